@@ -1,0 +1,450 @@
+"""One call: its life, its legs, its model, its transcript, and who may interrupt whom.
+
+A call is not its stream. It owns legs, one after another, and at most one at a time; only the call
+ends. Phone and model are known by their interfaces; times are loop time in seconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from handlehome.codecs.framepool import FramePool
+from handlehome.codecs.playout import Heard
+from handlehome.relay.call.leg import Leg, Stream
+from handlehome.relay.call.life import EndReason, Event, Life, State
+from handlehome.relay.call.tools import END_CALL
+from handlehome.relay.call.transcript import Transcript
+from handlehome.relay.logs import Event as Happening
+from handlehome.relay.logs import call_logger, log_event
+from handlehome.relay.model.interface import Listener, Model, ModelLost
+from handlehome.relay.phone.handler import StreamEnd
+from handlehome.relay.wheel import Timer, TimerWheel
+
+CLOSE_SECONDS = 30.0
+"""How long Twilio may take to ask what comes after a stream that we closed."""
+
+GOODBYE_SECONDS = 20.0
+"""How long a goodbye may take to be heard."""
+
+TRANSCRIPT_SECONDS = 3.0
+"""How long the end of a call waits for the words of the caller's last turn."""
+
+_ENDS = {
+    StreamEnd.STOPPED: Event.CALLER_HUNG_UP,
+    StreamEnd.DROPPED: Event.LEG_DROPPED,
+    StreamEnd.SILENT: Event.LEG_SILENT,
+    StreamEnd.BROKEN: Event.LEG_BROKEN,
+}
+
+
+class Write(Protocol):
+    """The journal, bound to nothing."""
+
+    def __call__(self, call_sid: str, kind: str, data: dict[str, Any], /) -> object: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Party:
+    """Who calls whom, as the webhook said."""
+
+    call_sid: str
+    account_sid: str
+    from_: str
+    to: str
+    direction: str
+
+
+@dataclass(frozen=True, slots=True)
+class Premises:
+    """What all calls share.
+
+    Attributes:
+        open_model: opens a model's session for a caller's number; it tells the listener.
+        write: the journal.
+        greeting: instructions for the first words.
+        assistant: the assistant's name.
+        padding_ms: how much earlier than speech the model says it started, and
+        silence_ms: how much later than speech it says it stopped (its voice-activity detection's settings).
+    """
+
+    open_model: Callable[[Listener, Party], Model]
+    write: Write
+    pool: FramePool
+    wheel: TimerWheel
+    clock: Callable[[], float]
+    greeting: str
+    assistant: str
+    lead: float
+    max_seconds: float
+    resume_seconds: float
+    server_interrupts: bool = True
+    padding_ms: int = 0
+    silence_ms: int = 0
+
+
+class Call:
+    """A call between its webhook and its end. Implements the model's `Listener`.
+
+    Args:
+        party: who calls whom.
+        premises: shared by all calls.
+        finished: called once, when nothing more comes: the record can be saved.
+    """
+
+    def __init__(self, party: Party, premises: Premises, finished: Callable[[Call], None]) -> None:
+        self.party = party
+        self.call_sid = party.call_sid
+        self.life = Life()
+        self.leg: Leg | None = None
+        self.legs = 0
+        self.reconnects = 0
+        self.stream_refused = False
+        self._premises = premises
+        self._finished = finished
+        self._clock = premises.clock
+        self._began = self._clock()
+        self._log = call_logger(party.call_sid)
+        self._transcript = Transcript(self._write_turn)
+        self._timers: dict[Event, Timer] = {}
+        self._dead_response: str | None = None  # its late audio is dropped
+        self._speaking: str | None = None  # item whose audio came last
+        self._caller_origin = 0.0  # call time, ms, of the first byte that the model heard on this leg
+        self._greeted = False
+        self._leaving = False
+        self._retried = False
+        self._done = False
+        self.barge_ins = 0
+        premises.write(
+            self.call_sid,
+            "call_started",
+            {
+                "from": party.from_,
+                "to": party.to,
+                "direction": party.direction,
+                "account_sid": party.account_sid,
+                "assistant": premises.assistant,
+            },
+        )
+        self._say(Happening.CALL_STARTED, f"Call from {party.from_ or 'unknown'} to {party.to or 'unknown'}")
+        self.model: Model = premises.open_model(self, party)
+
+    # ---- legs -----------------------------------------------------------------------------------
+
+    def start_leg(self, stream_sid: str, stream: Stream) -> PhoneLeg | None:
+        """A stream with a valid token begins a further leg; None: this call takes none now."""
+        if self.leg is not None:
+            # Twilio opens a stream only after the one before has ended.
+            self.lose_leg("replaced by a new stream")
+        if not self._apply(Event.LEG_STARTED):
+            return None
+        premises = self._premises
+        self.legs += 1
+        leg = self.leg = Leg(
+            self.legs,
+            stream_sid,
+            stream,
+            hear=self.model.hear,
+            played=self._heard,
+            pool=premises.pool,
+            wheel=premises.wheel,
+            clock=self._clock,
+            lead=premises.lead,
+        )
+        self._caller_origin = self._ms(leg.started) - self.model.heard_bytes / 8
+        premises.write(self.call_sid, "leg_started", {"leg": leg.number, "stream_sid": stream_sid})
+        self._say(Happening.LEG_STARTED, f"The line is open ({stream_sid})")
+        if self.model.ready:
+            self._greet()
+        return PhoneLeg(self, leg)
+
+    def stream_ended(self, leg: Leg, end: StreamEnd, detail: str) -> None:
+        """A leg's stream is gone."""
+        self._end_leg(leg, end.value)
+        if end is StreamEnd.STOPPED:
+            self._log.debug("The line is closed ({})", detail)
+        else:
+            self._say(Happening.LEG_LOST, f"The line is lost ({detail})", reason=end.value)
+        self._apply(_ENDS[end])
+
+    def lose_leg(self, detail: str) -> None:
+        """The leg's stream is over, though its socket has not said so."""
+        if self.leg is not None:
+            stream = self.leg.stream
+            self.stream_ended(self.leg, StreamEnd.DROPPED, detail)
+            stream.close(1000, "")
+
+    def _end_leg(self, leg: Leg, reason: str) -> None:
+        if self.leg is not leg:
+            return
+        self.leg = None
+        self._cut(leg.end())
+        if self.model.active_response is not None:
+            self._dead_response = self.model.active_response
+            self.model.cancel(self.model.active_response)
+        self._premises.write(self.call_sid, "leg_ended", {"leg": leg.number, "reason": reason})
+
+    # ---- life -----------------------------------------------------------------------------------
+
+    def happened(self, event: Event) -> bool:
+        """Takes an event from outside: webhooks, the daemon's end.
+
+        Returns:
+            Whether it changed the call's state.
+        """
+        return self._apply(event)
+
+    def _apply(self, event: Event) -> bool:
+        before = self.life.state
+        if not self.life.apply(event):
+            return False
+        state = self.life.state
+        if state is not before:
+            self._log.debug("Call is {} ({})", state.value, event.value)
+            self._enter(state)
+        return True
+
+    def _enter(self, state: State) -> None:
+        match state:
+            case State.LIVE:
+                self._disarm(Event.TOKEN_EXPIRED)
+                self._disarm(Event.RESUME_EXPIRED)
+                if Event.TIME_LIMIT not in self._timers:
+                    self.arm(Event.TIME_LIMIT, self._premises.max_seconds)
+            case State.INTERRUPTED:
+                self.arm(Event.RESUME_EXPIRED, self._premises.resume_seconds)
+            case State.CLOSING:
+                self._hang_up()
+                self.model.close()
+                self.arm(Event.CLOSE_EXPIRED, CLOSE_SECONDS)
+            case State.ENDED:
+                self._hang_up()
+                self._end()
+            case _:
+                pass
+
+    def _hang_up(self) -> None:
+        leg = self.leg
+        if leg is not None:
+            self._end_leg(leg, (self.life.reason or EndReason.CALLER_HUNG_UP).value)
+            leg.stream.close(1000, "")
+
+    def _end(self) -> None:
+        for event in list(self._timers):
+            self._disarm(event)
+        reason = self.life.reason or EndReason.CALLER_HUNG_UP
+        self._premises.write(self.call_sid, "call_ended", {"reason": reason.value})
+        seconds = self._ms(self._clock()) / 1000
+        self._say(
+            Happening.CALL_ENDED, f"Call ended after {seconds:.0f} s: {reason.value}", reason=reason.value
+        )
+        if self.model.ready and self._transcript.waiting:
+            self.arm(Event.CLOSE_EXPIRED, TRANSCRIPT_SECONDS, self._finish)
+        else:
+            self._finish()
+
+    def finish(self) -> None:
+        """Waits no longer for anything: the daemon ends."""
+        self._apply(Event.CLOSE_EXPIRED)
+        if self.life.state is State.ENDED:
+            self._finish()
+
+    def _finish(self) -> None:
+        if self._done:
+            return
+        self._done = True
+        self._disarm(Event.CLOSE_EXPIRED)
+        self.model.close()
+        self._finished(self)
+
+    def arm(self, event: Event, seconds: float, action: Callable[[], None] | None = None) -> None:
+        """Sets the one timer for an event, `seconds` from now."""
+        self._disarm(event)
+
+        def due() -> None:
+            self._timers.pop(event, None)
+            if action is not None:
+                action()
+            else:
+                self._apply(event)
+
+        self._timers[event] = self._premises.wheel.at(self._clock() + seconds, due)
+
+    def _disarm(self, event: Event) -> None:
+        timer = self._timers.pop(event, None)
+        if timer is not None:
+            timer.cancel()
+
+    # ---- the model's listener -------------------------------------------------------------------
+
+    def model_ready(self) -> None:
+        """The session is configured."""
+        self._say(Happening.MODEL_CONNECTED, f"The model is ready after {self._ms(self._clock())} ms")
+        if self.leg is not None:
+            self._greet()
+
+    def model_lost(self, reason: ModelLost, detail: str) -> None:
+        """The model is gone."""
+        if self.life.state is State.ENDED:
+            self._finish()
+            return
+        self._say(Happening.MODEL_LOST, f"The model is lost ({reason.value}): {detail}", reason=reason.value)
+        self._apply(Event.MODEL_LOST)
+
+    def caller_started(self, item_id: str, start_ms: int) -> None:
+        """Barge-in: in this order and in this turn of the loop, stop, clear, truncate, drop what is late."""
+        leg = self.leg
+        if leg is not None:
+            self._cut(leg.clear())
+        response = self.model.active_response
+        if response is not None:
+            self._dead_response = response
+            if not self._premises.server_interrupts:
+                self.model.cancel(response)
+        self._transcript.caller_started(item_id, self._caller_ms(start_ms + self._premises.padding_ms))
+
+    def caller_stopped(self, item_id: str, end_ms: int) -> None:
+        """The caller fell silent."""
+        self._transcript.caller_stopped(item_id, self._caller_ms(end_ms - self._premises.silence_ms))
+
+    def item_placed(self, item_id: str, after: str | None, role: str | None) -> None:
+        """An item stands in the conversation."""
+        self._transcript.placed(item_id, after)
+
+    def caller_said(self, item_id: str, text: str | None) -> None:
+        """The words of a caller's turn."""
+        self._transcript.caller_said(item_id, text)
+        if self.life.state is State.ENDED and not self._transcript.waiting:
+            self._finish()
+
+    def assistant_audio(self, response_id: str, item_id: str, payload: bytes, size: int) -> None:
+        """Audio of an answer. Once per delta."""
+        leg = self.leg
+        if leg is None or response_id == self._dead_response:
+            return
+        if not leg.audio(item_id, payload, size):
+            self._log.warning("An answer outgrew what may wait for the ear; it is cut here")
+            self._dead_response = response_id
+            self.model.cancel(response_id)
+        if item_id != self._speaking:
+            self._speaking = item_id
+            now = self._clock()
+            self._transcript.assistant_started(
+                item_id, self._ms(leg.playout.first_heard(item_id) or now + leg.playout.clock.reach)
+            )
+
+    def assistant_audio_done(self, item_id: str) -> None:
+        """No more audio of that item will come."""
+        if self.leg is not None:
+            self.leg.item_done(item_id)
+
+    def assistant_said(self, item_id: str, text: str, *, final: bool) -> None:
+        """The words of an answer."""
+        self._transcript.assistant_said(item_id, text, final=final)
+
+    def response_done(self, response_id: str, status: str, detail: str | None) -> None:
+        """An answer has ended; one that failed is asked for again, once."""
+        if status == "failed":
+            self._log.warning("The model's answer failed: {}", detail)
+            if not self._retried:
+                self._retried = True
+                self.model.answer("again")
+        elif status == "completed":
+            self._retried = False
+        if response_id == self._dead_response:
+            self._dead_response = None
+        self._leave()
+
+    def tool_called(self, call_id: str, name: str, arguments: str) -> None:
+        """The model wants to act."""
+        self._say(Happening.TOOL_CALLED, f"The assistant calls {name}")
+        if name == END_CALL["name"]:
+            self._leaving = True
+            self.model.tool_result(call_id, {"ok": True})
+            self.arm(Event.GOODBYE_SAID, GOODBYE_SECONDS)
+        else:
+            self.model.tool_result(call_id, {"error": f"there is no function {name}"})
+            self.model.answer("tool")
+
+    # ---- what was heard -------------------------------------------------------------------------
+
+    def _cut(self, heard: tuple[Heard, ...]) -> None:
+        """What was playing is not heard to its end: the model and the transcript are told."""
+        cut = False
+        for item in heard:
+            if not item.complete:
+                cut = True
+                self.model.cut(item.item_id, item.heard_ms)
+            self._note_heard(item)
+        if cut:
+            self.barge_ins += 1
+            self._say(
+                Happening.BARGE_IN,
+                f"Interrupted after {heard[0].heard_ms} ms of {heard[0].sent_ms} that were sent",
+                item_id=heard[0].item_id,
+            )
+
+    def _heard(self, heard: tuple[Heard, ...]) -> None:
+        for item in heard:
+            self._note_heard(item)
+        self._leave()
+
+    def _note_heard(self, item: Heard) -> None:
+        since = None if item.since is None else self._ms(item.since)
+        self._transcript.heard(
+            item.item_id, item.heard_ms, item.sent_ms, complete=item.complete, since_ms=since
+        )
+
+    def _leave(self) -> None:
+        """Hangs up once the goodbye has been heard."""
+        if not self._leaving or self.model.active_response is not None:
+            return
+        if self.leg is None or not self.leg.playout.outstanding:
+            self._apply(Event.GOODBYE_SAID)
+
+    # ---- small ----------------------------------------------------------------------------------
+
+    def _greet(self) -> None:
+        if not self._greeted:
+            self._greeted = True
+            self.model.answer("greeting", self._premises.greeting)
+
+    def _ms(self, at: float) -> int:
+        """Call time of a loop time."""
+        return round((at - self._began) * 1000)
+
+    def _caller_ms(self, heard_ms: int) -> int:
+        """Call time of a position in the audio that the model has heard."""
+        return max(round(self._caller_origin) + heard_ms, 0)
+
+    def _write_turn(self, turn: dict[str, Any]) -> None:
+        self._premises.write(self.call_sid, "turn", turn)
+        if turn["text"]:
+            kind = Happening.CALLER_TURN if turn["role"] == "caller" else Happening.ASSISTANT_TURN
+            self._say(kind, turn["text"], turn=turn)
+
+    def _say(self, event: Happening, message: str, **fields: object) -> None:
+        log_event(self._log, event, message, error=None, **fields)
+
+
+class PhoneLeg:
+    """A leg as its stream sees it: the `StreamListener` of `TwilioMessageHandler`."""
+
+    __slots__ = ("_call", "_leg", "frame", "mark", "writing_paused", "writing_resumed")
+
+    def __init__(self, call: Call, leg: Leg) -> None:
+        self._call = call
+        self._leg = leg
+        self.frame = leg.frame
+        self.mark = leg.mark
+        self.writing_paused = leg.writing_paused
+        self.writing_resumed = leg.writing_resumed
+
+    def dtmf(self, digit: str) -> None:
+        """The caller pressed a key."""
+        call_logger(self._call.call_sid).debug("The caller pressed a key ({} characters)", len(digit))
+
+    def stream_ended(self, end: StreamEnd, detail: str) -> None:
+        """The socket is gone, or was closed by us for a reason of the protocol's."""
+        self._call.stream_ended(self._leg, end, detail)

@@ -1,0 +1,214 @@
+"""All calls of this process: admission, tokens, streams, what Twilio is told, saving.
+
+Implements the webhooks' `Desk` and the streams' `Reception`. A call stands here from its webhook until
+nothing more comes of it; then its record is made from the journal and saved.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Callable
+
+from handlehome.relay.call.call import Call, Party, PhoneLeg, Premises
+from handlehome.relay.call.life import EndReason, Event, State
+from handlehome.relay.logs import Event as Happening
+from handlehome.relay.logs import call_logger, log_event
+from handlehome.relay.phone.desk import Accepted, IncomingCall, NextStep, RefusalReason, Refused
+from handlehome.relay.phone.handler import Refusal, TwilioMessageHandler
+from handlehome.relay.phone.messages import Start
+from handlehome.relay.phone.tokens import LIFETIME_SECONDS, TokenRegister, TokenVerdict
+
+TOKEN_PARAMETER = "token"  # noqa: S105 - the name of a <Parameter>
+MAX_RECONNECTS = 3
+REMEMBERED_CALLS = 1000
+TERMINAL = frozenset({"completed", "busy", "no-answer", "failed", "canceled"})
+
+_REFUSALS = {
+    TokenVerdict.UNKNOWN: Refusal.UNKNOWN_TOKEN,
+    TokenVerdict.FOREIGN: Refusal.FOREIGN_TOKEN,
+    TokenVerdict.USED: Refusal.USED_TOKEN,
+    TokenVerdict.EXPIRED: Refusal.EXPIRED_TOKEN,
+}
+
+
+class Switchboard:
+    """The calls.
+
+    Args:
+        premises: shared by all calls.
+        max_calls: calls at once, from the webhook until nothing more comes of one.
+        save: gets the CallSid of a call of which nothing more comes.
+    """
+
+    def __init__(self, premises: Premises, max_calls: int, save: Callable[[str], None]) -> None:
+        self._premises = premises
+        self._max_calls = max_calls
+        self._save = save
+        self._tokens = TokenRegister()
+        self._calls: dict[str, Call] = {}
+        self._over: OrderedDict[str, None] = OrderedDict()
+        self._strays: dict[str, Callable[[], None]] = {}  # interrupted calls of an earlier process
+        self._draining = False
+        self._empty = asyncio.Event()
+        self._empty.set()
+
+    # ---- desk -----------------------------------------------------------------------------------
+
+    @property
+    def refusing(self) -> RefusalReason | None:
+        """Why a new call would be refused now."""
+        if self._draining:
+            return RefusalReason.DRAINING
+        return RefusalReason.AT_CAPACITY if len(self._calls) >= self._max_calls else None
+
+    @property
+    def accepting(self) -> bool:
+        """Whether a new call would be accepted now."""
+        return self.refusing is None
+
+    @property
+    def active_calls(self) -> int:
+        """Calls that count against `MAX_CALLS`."""
+        return len(self._calls)
+
+    def incoming_call(self, call: IncomingCall) -> Accepted | Refused:
+        """Admits a call and opens its model's session at once; a repeated CallSid reuses both."""
+        known = self._calls.get(call.call_sid)
+        if known is not None:
+            if known.life.state in (State.CLOSING, State.ENDED):
+                return Refused(RefusalReason.CALL_OVER)
+            return Accepted(self._promise(known))
+        if call.call_sid in self._over:
+            return Refused(RefusalReason.CALL_OVER)
+        reason = self.refusing
+        if reason is not None:
+            log_event(
+                call_logger(call.call_sid),
+                Happening.REFUSED,
+                f"Call from {call.from_ or 'unknown'} refused: {reason.value}",
+                reason=reason.value,
+            )
+            return Refused(reason)
+        party = Party(call.call_sid, call.account_sid, call.from_, call.to, call.direction)
+        taken = Call(party, self._premises, self._finished)
+        self._calls[call.call_sid] = taken
+        self._empty.clear()
+        return Accepted(self._promise(taken))
+
+    def connect_ended(self, call: IncomingCall) -> tuple[NextStep, str | None]:
+        """What Twilio does after a stream."""
+        known = self._calls.get(call.call_sid)
+        if known is None:
+            forget = self._strays.pop(call.call_sid, None)
+            if forget is None:
+                return NextStep.NOTHING, None
+            forget()
+            return NextStep.FALLBACK, None
+        if known.leg is not None:
+            known.lose_leg("Twilio says that the stream is over")
+        state, reason = known.life.state, known.life.reason
+        if known.stream_refused:
+            known.happened(Event.STREAM_REFUSED)
+            return NextStep.HANG_UP, None
+        match state:
+            case State.CONNECTING | State.INTERRUPTED if (
+                known.reconnects < MAX_RECONNECTS and not self._draining
+            ):
+                known.reconnects += 1
+                return NextStep.RECONNECT, self._promise(known)
+            case State.CONNECTING | State.INTERRUPTED:
+                known.happened(Event.CONNECT_ENDED)
+                return NextStep.FALLBACK, None
+            case State.CLOSING:
+                known.happened(Event.CONNECT_ENDED)
+                return (NextStep.FALLBACK if reason is EndReason.MODEL_LOST else NextStep.HANG_UP), None
+            case _:
+                return NextStep.NOTHING, None
+
+    def call_status(self, call_sid: str, status: str) -> None:
+        """A terminal status ends the call, whatever else has been heard of it."""
+        if status not in TERMINAL:
+            return
+        known = self._calls.get(call_sid)
+        if known is not None:
+            known.happened(Event.STATUS_TERMINAL)
+        forget = self._strays.pop(call_sid, None)
+        if forget is not None:
+            forget()
+
+    def stream_status(self, call_sid: str, stream_sid: str, event: str, error: str | None) -> None:
+        """Twilio's own account of a stream; an error is worth a line."""
+        log = call_logger(call_sid).bind(stream_sid=stream_sid)
+        if event == "stream-error":
+            log.warning("Twilio reports an error of the stream: {}", error)
+        else:
+            log.debug("Twilio reports {}", event)
+
+    # ---- reception ------------------------------------------------------------------------------
+
+    def stream_started(self, stream: TwilioMessageHandler, start: Start) -> PhoneLeg | Refusal:
+        """Lets a stream in whose token is right."""
+        token = start.parameters.get(TOKEN_PARAMETER, "")
+        verdict = self._tokens.redeem(token, start.call_sid, self._premises.clock())
+        known = self._calls.get(start.call_sid)
+        if verdict is not TokenVerdict.OK:
+            if known is not None and known.life.state is State.CONNECTING:
+                known.stream_refused = True
+            return _REFUSALS[verdict]
+        if known is None:
+            return Refusal.CALL_OVER
+        known.stream_refused = False
+        return known.start_leg(start.stream_sid, stream) or Refusal.CALL_OVER
+
+    def _promise(self, call: Call) -> str:
+        """A fresh token; a call whose stream does not come while it is valid is given up."""
+        if call.leg is None:
+            call.arm(Event.TOKEN_EXPIRED, LIFETIME_SECONDS)
+        return self._tokens.issue(call.call_sid, self._premises.clock())
+
+    # ---- the end --------------------------------------------------------------------------------
+
+    def _finished(self, call: Call) -> None:
+        del self._calls[call.call_sid]
+        self._over[call.call_sid] = None
+        if len(self._over) > REMEMBERED_CALLS:
+            self._over.popitem(last=False)
+        if not self._calls:
+            self._empty.set()
+        self._save(call.call_sid)
+
+    def adopt(self, call_sid: str, forget: Callable[[], None]) -> None:
+        """Takes note of an interrupted call of an earlier process.
+
+        Args:
+            call_sid: the call.
+            forget: ends it; called once, when Twilio is heard of it, or `RESUME_SECONDS` from now.
+        """
+        self._strays[call_sid] = forget
+
+        def give_up() -> None:
+            pending = self._strays.pop(call_sid, None)
+            if pending is not None:
+                pending()
+
+        premises = self._premises
+        premises.wheel.at(premises.clock() + premises.resume_seconds, give_up)
+
+    def drain(self) -> None:
+        """Admits no further call."""
+        self._draining = True
+
+    async def emptied(self) -> None:
+        """Waits until there is no call."""
+        await self._empty.wait()
+
+    def stop_calls(self) -> None:
+        """Ends all calls in order, because the daemon stops."""
+        for call in list(self._calls.values()):
+            call.happened(Event.DAEMON_STOPS)
+
+    def finish_calls(self) -> None:
+        """Waits no longer for what Twilio or the model might still have to say of them."""
+        for call in list(self._calls.values()):
+            call.finish()

@@ -1,0 +1,60 @@
+"""What a Realtime session is configured with (openai.md, section 3)."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from handlehome.relay.assistant import Assistant
+
+FIRST_WORDS = {
+    "fr": "Accueille l'appelant en disant exactement ceci, rien de plus : « {greeting} »",
+    "en": 'Greet the caller by saying exactly this and nothing more: "{greeting}"',
+}
+
+
+def session_config(
+    assistant: Assistant,
+    *,
+    voice: str,
+    transcription_model: str,
+    now: datetime,
+    caller: str | None,
+    tools: list[dict[str, Any]],
+) -> dict[str, Any]:
+    """The `session` object of the first `session.update`.
+
+    Args:
+        assistant: the persona; its voice, where it has one, wins.
+        voice: the voice otherwise.
+        transcription_model: writes down what the caller says.
+        now: the time of the call, aware.
+        caller: the calling number as Twilio gives it.
+        tools: functions the model may call.
+    """
+    transcription: dict[str, Any] = {"model": transcription_model}
+    if assistant.speech_to_text.languages:
+        transcription["languages"] = list(assistant.speech_to_text.languages)
+    if assistant.speech_to_text.keywords:
+        transcription["keywords"] = list(assistant.speech_to_text.keywords)
+    return {
+        "type": "realtime",
+        "instructions": assistant.instructions_for(now, caller),
+        "output_modalities": ["audio"],
+        "audio": {
+            "input": {
+                "format": {"type": "audio/pcmu"},
+                "noise_reduction": assistant.input_noise_reduction(),
+                "transcription": transcription,
+                "turn_detection": assistant.turn_detection(),
+            },
+            "output": {"format": {"type": "audio/pcmu"}, "voice": assistant.voice or voice},
+        },
+        "tools": tools,
+        "tool_choice": "auto",
+    }
+
+
+def first_words(assistant: Assistant) -> str:
+    """Instructions for the response that opens the conversation."""
+    return FIRST_WORDS[assistant.language].format(greeting=assistant.greeting)

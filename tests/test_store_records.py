@@ -1,0 +1,415 @@
+"""Records: the fold of a call's events, and the order of its turns."""
+
+import itertools
+import random
+from typing import Any
+
+import orjson
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from handlehome.store.records import CallFold, CallRecord, Event, ItemOrder, TurnRecord, fold
+
+START = 1_900_000_000.0
+STARTED = Event(
+    "CA1",
+    START,
+    "call_started",
+    {
+        "from": "+33612345678",
+        "to": "+33123456789",
+        "direction": "inbound",
+        "account_sid": "AC1",
+        "assistant": "lea",
+    },
+)
+
+
+def event(second: float, kind: str, **data: Any) -> Event:
+    return Event("CA1", START + second, kind, data)
+
+
+def turn(item: str, after: str | None, start_ms: float | None = None, **more: Any) -> Event:
+    return event(1, "turn", id=item, after=after, role="caller", start_ms=start_ms, **more)
+
+
+def ids(record: CallRecord) -> list[str]:
+    return [turn.id for turn in record.turns]
+
+
+# The order of items
+
+
+def order(*placed: tuple[Any, ...]) -> list[str]:
+    items = ItemOrder()
+    for arguments in placed:
+        items.place(*arguments)
+    assert len(items) == len(list(items))
+    return list(items)
+
+
+def test_item_known_late_lands_in_its_place() -> None:
+    assert order(("a", None), ("c", "b"), ("d", "c"), ("b", "a")) == ["a", "b", "c", "d"]
+
+
+def test_item_behind_one_that_never_came_stands_by_its_time() -> None:
+    """The answer follows a function call that left no item; the question is placed after it."""
+    assert order(("answer", "call_1", 9000), ("next", "answer", 12000), ("question", None, 3000)) == [
+        "question",
+        "answer",
+        "next",
+    ]
+
+
+def test_session_without_times_stands_behind_what_was_there() -> None:
+    assert order(("a1", None), ("b1", None), ("a2", "a1"), ("b2", "b1")) == ["a1", "a2", "b1", "b2"]
+
+
+def test_untimed_item_stands_behind_all_placed_before_it_even_when_an_early_one_came_last() -> None:
+    assert order(("b", None, 50), ("a", None, 3), ("new", None)) == ["a", "b", "new"]
+
+
+def test_session_has_the_time_of_the_first_item_that_has_one() -> None:
+    assert order(("b1", None), ("b2", "b1", 70), ("a1", None), ("a2", "a1", 10)) == ["a1", "a2", "b1", "b2"]
+
+
+def test_items_behind_the_same_one_stand_by_time() -> None:
+    assert order(("a", None), ("c", "a", 30), ("b", "a", 20)) == ["a", "b", "c"]
+
+
+def test_predecessor_may_be_told_later_and_is_then_kept() -> None:
+    assert order(("x", None), ("b", None), ("a", None), ("b", "a"), ("b", "x"), ("b", None)) == [
+        "x",
+        "a",
+        "b",
+    ]
+
+
+@pytest.mark.parametrize("length", [1, 2, 3, 5])
+def test_circle_is_cut(length: int) -> None:
+    names = [f"i{number}" for number in range(length)]
+    circle = [(name, names[number - 1]) for number, name in enumerate(names)]
+    for arrival in itertools.permutations(circle):
+        assert sorted(order(*arrival, *arrival)) == sorted(names)
+
+
+def test_membership() -> None:
+    items = ItemOrder()
+    items.place("a", "b")
+    assert "a" in items
+    assert "b" not in items
+
+
+def test_long_call_is_ordered_without_recursion_in_any_arrival() -> None:
+    chain = [(f"i{number}", f"i{number - 1}" if number else None) for number in range(5000)]
+    expected = [name for name, _ in chain]
+    assert order(*chain) == expected
+    assert order(*reversed(chain)) == expected
+
+
+names = st.sampled_from("abcdefgh")
+
+
+@given(st.lists(st.tuples(names, st.none() | names, st.none() | st.integers(0, 9))))
+def test_any_placements_give_each_item_once_behind_the_one_it_follows(
+    placements: list[tuple[str, str | None, int | None]],
+) -> None:
+    """Whatever is named, circles included; the first predecessor counts, unless it closes a circle."""
+    result = order(*placements)
+    assert sorted(result) == sorted({item for item, _, _ in placements})
+    first: dict[str, str] = {}
+    for item, after, _ in placements:
+        step: str | None = after
+        while step is not None and step != item:
+            step = first.get(step)
+        if after is not None and step is None:
+            first.setdefault(item, after)
+    for item, after in first.items():
+        if after in result:
+            assert result.index(after) < result.index(item)
+
+
+@st.composite
+def conversations(draw: st.DrawFn) -> list[tuple[str, str | None, int]]:
+    """Sessions one after another; some items' predecessors are function calls, which leave no item."""
+    items: list[tuple[str, str | None, int]] = []
+    for session in range(draw(st.integers(1, 3))):
+        after = None
+        for number in range(draw(st.integers(1, 6))):
+            name = f"s{session}i{number}"
+            items.append(
+                (name, f"call_{name}" if draw(st.booleans()) and number else after, 1000 * len(items))
+            )
+            after = name
+    return items
+
+
+@given(conversations(), st.randoms(use_true_random=False))
+def test_any_arrival_gives_the_same_conversation(
+    items: list[tuple[str, str | None, int]], chance: random.Random
+) -> None:
+    arrival = chance.sample(items, len(items))
+    assert order(*arrival) == [name for name, _, _ in items]
+
+
+# The fold
+
+
+def test_whole_call() -> None:
+    record = fold(
+        [
+            STARTED,
+            event(0.5, "leg_started", leg=0, stream_sid="MZ1"),
+            event(3, "turn", id="u1", after="a1", role="caller", text=None, start_ms=3000),
+            event(
+                2,
+                "turn",
+                id="a1",
+                after=None,
+                role="assistant",
+                text="Bonjour, que puis-je faire pour vous ?",
+                start_ms=600,
+                end_ms=2900,
+                heard_ms=2300.5,
+                heard_text="Bonjour, que",
+                interrupted=True,
+                response_ms=None,
+            ),
+            event(
+                5, "turn", id="u1", after="a1", role="caller", text="Une fuite !", start_ms=3000, end_ms=4100
+            ),
+            event(60, "leg_ended", leg=0, reason="stop"),
+            event(61.25, "call_ended", reason="caller_hung_up"),
+            event(62, "turn", id="u2", after="u1", role="caller", text="Merci.", start_ms=50000),
+            event(63, "call_saved"),
+        ]
+    )
+    assert record.to_document() == {
+        "_id": "CA1",
+        "from": "+33612345678",
+        "to": "+33123456789",
+        "direction": "inbound",
+        "account_sid": "AC1",
+        "assistant": "lea",
+        "status": "ended",
+        "started_at": "2030-03-17T17:46:40.000Z",
+        "ended_at": "2030-03-17T17:47:41.250Z",
+        "duration_ms": 61250,
+        "end_reason": "caller_hung_up",
+        "legs": [
+            {
+                "leg": 0,
+                "stream_sid": "MZ1",
+                "started_at": "2030-03-17T17:46:40.500Z",
+                "ended_at": "2030-03-17T17:47:40.000Z",
+                "end_reason": "stop",
+            }
+        ],
+        "turns": [
+            {
+                "id": "a1",
+                "role": "assistant",
+                "text": "Bonjour, que puis-je faire pour vous ?",
+                "start_ms": 600,
+                "end_ms": 2900,
+                "heard_ms": 2300.5,
+                "heard_text": "Bonjour, que",
+                "interrupted": True,
+                "response_ms": None,
+            },
+            {
+                "id": "u1",
+                "role": "caller",
+                "text": "Une fuite !",
+                "start_ms": 3000,
+                "end_ms": 4100,
+                "heard_ms": None,
+                "heard_text": None,
+                "interrupted": False,
+                "response_ms": None,
+            },
+            {
+                "id": "u2",
+                "role": "caller",
+                "text": "Merci.",
+                "start_ms": 50000,
+                "end_ms": None,
+                "heard_ms": None,
+                "heard_text": None,
+                "interrupted": False,
+                "response_ms": None,
+            },
+        ],
+        "data": None,
+        "extraction": None,
+        "usage": None,
+        "latency": None,
+    }
+
+
+def test_call_without_events_has_no_record() -> None:
+    with pytest.raises(ValueError, match="no events"):
+        fold([])
+    with pytest.raises(ValueError, match="no events of CA1"):
+        CallFold("CA1").record()
+
+
+def test_events_of_two_calls_are_not_mixed() -> None:
+    with pytest.raises(ValueError, match="CA2 in the fold of CA1"):
+        fold([STARTED, Event("CA2", START, "call_resumed", {})])
+
+
+def test_live_call_has_no_end() -> None:
+    record = fold([STARTED, event(1, "leg_started", leg=0, stream_sid="MZ1")])
+    assert (record.status, record.ended_at, record.duration_ms) == ("live", None, None)
+    assert record.legs[0].ended_at is None
+
+
+def test_crash_ends_the_open_leg_with_the_last_sign_of_life() -> None:
+    events = [
+        STARTED,
+        event(1, "leg_started", leg=0, stream_sid="MZ1"),
+        event(7, "turn", id="u", role="caller"),
+    ]
+    record = fold([*events, event(900, "call_interrupted")])
+    assert record.status == "interrupted"
+    assert (record.legs[0].ended_at, record.legs[0].end_reason) == (START + 7, "interrupted")
+
+
+def test_resumed_call_goes_on_with_another_leg() -> None:
+    record = fold(
+        [
+            STARTED,
+            event(1, "leg_started", leg=0, stream_sid="MZ1"),
+            event(20, "call_interrupted"),
+            event(21, "call_resumed"),
+            event(22, "leg_started", leg=1, stream_sid="MZ2"),
+            event(30, "call_ended", reason="goodbye"),
+        ]
+    )
+    assert record.status == "ended"
+    assert [leg.end_reason for leg in record.legs] == ["interrupted", "goodbye"]
+    assert record.legs[1].ended_at == record.ended_at == START + 30
+
+
+def test_interrupted_call_can_end() -> None:
+    record = fold([STARTED, event(2, "call_interrupted"), event(62, "call_ended", reason="daemon_stopped")])
+    assert (record.status, record.end_reason, record.duration_ms) == ("ended", "daemon_stopped", 62000)
+
+
+def test_first_end_counts_and_nothing_revives_the_call() -> None:
+    end = event(5, "call_ended", reason="goodbye")
+    record = fold([STARTED, end, event(6, "call_ended", reason="other"), event(7, "call_resumed")])
+    assert record == fold([STARTED, end, event(8, "call_interrupted")]) == fold([STARTED, end])
+
+
+def test_leg_ends_once_and_unknown_legs_are_not_made_up() -> None:
+    record = fold(
+        [
+            STARTED,
+            event(1, "leg_started", leg=0, stream_sid="MZ1"),
+            event(2, "leg_ended", leg=0, reason="stop"),
+            event(3, "leg_ended", leg=0, reason="again"),
+            event(3, "leg_ended", leg=5, reason="what leg"),
+        ]
+    )
+    assert [(leg.leg, leg.end_reason) for leg in record.legs] == [(0, "stop")]
+
+
+def test_call_whose_start_was_lost_is_dated_by_its_first_event() -> None:
+    record = fold([event(4, "leg_started", leg=0, stream_sid="MZ1")])
+    assert (record.started_at, record.from_) == (START + 4, None)
+
+
+def test_unknown_kinds_and_fields_are_passed_over() -> None:
+    record = fold([STARTED, event(1, "weather", sun=True), turn("u", None, colour="red")])
+    assert record.turns == (TurnRecord("u", "caller"),)
+
+
+def test_clock_set_back_makes_no_negative_duration() -> None:
+    assert fold([STARTED, event(-100, "call_ended", reason="goodbye")]).duration_ms == 0
+
+
+def test_late_turn_is_placed_by_the_chain() -> None:
+    assert ids(fold([turn("a", None), turn("c", "b"), turn("d", "c"), turn("b", "a")])) == [
+        "a",
+        "b",
+        "c",
+        "d",
+    ]
+
+
+def test_rewritten_turn_keeps_its_place() -> None:
+    record = fold([turn("a", None, 0), turn("b", None, 50), turn("a", None, 999, text="new")])
+    assert [(turn.id, turn.text) for turn in record.turns] == [("a", "new"), ("b", None)]
+
+
+@given(conversations(), st.randoms(use_true_random=False))
+def test_turns_in_any_order_give_the_same_record_and_the_last_writing_wins(
+    items: list[tuple[str, str | None, int]], chance: random.Random
+) -> None:
+    """Each turn is written three times, in any interleaving that keeps each turn's own writings in order."""
+    slots = [item for item in items for _ in range(3)]
+    chance.shuffle(slots)
+    written: dict[str, int] = {}
+    events = [STARTED]
+    for name, after, start in slots:
+        written[name] = written.get(name, 0) + 1
+        events.append(turn(name, after, start, text=f"{name} {written[name]}"))
+    record = fold(events)
+    assert [(turn.id, turn.text) for turn in record.turns] == [(name, f"{name} 3") for name, _, _ in items]
+    assert fold(itertools.chain.from_iterable((event, event) for event in events)) == record
+    assert fold([*events, *events]) == record
+
+
+milliseconds = st.none() | st.integers(0, 10_000_000) | st.floats(0, 1e7)
+words = st.none() | st.text(st.characters(codec="utf-8"), max_size=20)
+turns = st.fixed_dictionaries(
+    {"id": names, "after": st.none() | names, "role": st.sampled_from(["caller", "assistant"])},
+    optional={
+        "text": words,
+        "start_ms": milliseconds,
+        "end_ms": milliseconds,
+        "heard_ms": milliseconds,
+        "heard_text": words,
+        "interrupted": st.booleans(),
+        "response_ms": milliseconds,
+    },
+)
+events = st.builds(
+    lambda at, what: Event("CA1", at, *what),
+    st.floats(0, 4e9),
+    st.one_of(
+        st.tuples(
+            st.just("call_started"), st.fixed_dictionaries({"from": words, "to": words, "assistant": words})
+        ),
+        st.tuples(
+            st.just("leg_started"), st.fixed_dictionaries({"leg": st.integers(0, 3), "stream_sid": words})
+        ),
+        st.tuples(st.just("leg_ended"), st.fixed_dictionaries({"leg": st.integers(0, 3), "reason": words})),
+        st.tuples(st.just("turn"), turns),
+        st.tuples(st.sampled_from(["call_interrupted", "call_resumed", "call_saved"]), st.just({})),
+        st.tuples(st.just("call_ended"), st.fixed_dictionaries({"reason": words})),
+    ),
+)
+
+
+@given(st.lists(events, min_size=1, max_size=30))
+def test_any_record_survives_its_document(happened: list[Event]) -> None:
+    """Through JSON, as the store keeps it; and each event taken twice in a row counts once."""
+    record = fold(happened)
+    assert CallRecord.from_document(orjson.loads(orjson.dumps(record.to_document()))) == record
+    assert fold([again for event in happened for again in (event, event)]) == record
+
+
+@given(st.lists(events, min_size=1, max_size=30))
+def test_record_read_at_any_moment_does_not_disturb_the_fold(happened: list[Event]) -> None:
+    live = CallFold("CA1")
+    for number, each in enumerate(happened, 1):
+        live.apply(each)
+        assert live.record() == fold(happened[:number])
+
+
+def test_document_times_without_a_zone_are_utc() -> None:
+    assert CallRecord.from_document({"_id": "CA1", "started_at": "2030-03-17T17:46:40"}).started_at == START

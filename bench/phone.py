@@ -337,6 +337,10 @@ class PhoneCall:
         await self.wait_heard(self.heard_bytes + 1, within)
         await self.wait_quiet(quiet, deadline - time.monotonic())
 
+    async def wait_stream_end(self, within: float = 10.0) -> None:
+        """Waits until the newest stream has ended: the relay has sent its close frame, or it is lost."""
+        await self._until(lambda _now: 0.0 if self.leg.ended else None, within, "the stream's end")
+
     async def _until(self, check: Callable[[float], float | None], within: float, what: str) -> None:
         """Waits until `check` is at most 0: it tells the seconds that are left, None if the relay decides."""
         deadline = time.monotonic() + within
@@ -365,7 +369,7 @@ class PhoneCall:
                 verbs = await self._perform(verbs)
         except (WebhookError, twiml.TwimlError) as error:
             # The caller hears an application error, and the call ends.
-            self.errors.append(CallError(error.code, str(error)))
+            self.errors.append(CallError(error.code, error.reason))
         finally:
             self._mouth.close("the call has ended")
             self._began.set()
@@ -424,7 +428,7 @@ class PhoneCall:
             target = self._origin.connect(urlunsplit(parts._replace(query="", fragment="")))
             await leg.open(target, host=parts.netloc, signature=signature)
         except StreamRefusedError as error:
-            self.errors.append(CallError(error.code, str(error)))
+            self.errors.append(CallError(error.code, error.reason))
             await self._webhooks.post_stream_status(stream, stream_sid, "stream-error", str(error))
             return
         self.legs.append(leg)

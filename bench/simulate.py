@@ -75,7 +75,7 @@ async def simulate_call(
         for said in call.said:
             tell(f"Twilio says: {said}")
         for error in call.errors:
-            tell(f"Twilio notes {error.reason}")
+            tell(f"Twilio notes {error.code}: {error.reason}")
         for violation in call.violations:
             tell(f"Twilio warns {violation.code}: {violation.reason}")
         wav.write_call_wav(wav_out, call.spoken(), call.heard())

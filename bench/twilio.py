@@ -131,6 +131,7 @@ class WebhookError(Exception):
     def __init__(self, code: int, reason: str, status: int | None = None) -> None:
         super().__init__(f"{code}: {reason}")
         self.code = code
+        self.reason = reason
         self.status = status
 
 

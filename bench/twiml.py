@@ -21,6 +21,7 @@ class TwimlError(ValueError):
     def __init__(self, code: int, reason: str) -> None:
         super().__init__(f"{code}: {reason}")
         self.code = code
+        self.reason = reason
 
 
 @dataclass(frozen=True)
@@ -112,7 +113,10 @@ def parse(document: bytes | str, base_url: str) -> list[Verb]:
     Raises:
         TwimlError: It is not well-formed, or anything in it is unknown, missing or out of range.
     """
-    text = document.decode() if isinstance(document, bytes) else document
+    try:
+        text = document.decode() if isinstance(document, bytes) else document
+    except UnicodeDecodeError as error:
+        raise TwimlError(12100, f"not UTF-8: {error}") from error
     if "<!DOCTYPE" in text or "<!ENTITY" in text:
         raise TwimlError(12100, "a document type is not allowed")
     try:

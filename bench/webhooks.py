@@ -100,7 +100,7 @@ class CallWebhooks:
         try:
             answer = await self._http.request(url, form, method=method, idempotency_token=token)
         except WebhookError as error:
-            self._errors.append(CallError(error.code, str(error)))
+            self._errors.append(CallError(error.code, error.reason))
             return token
         if answer.status >= 400:
             self._errors.append(CallError(15003, f"{url} answered {answer.status}"))

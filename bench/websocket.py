@@ -44,6 +44,7 @@ class StreamRefusedError(Exception):
     def __init__(self, code: int, reason: str, status: int | None = None) -> None:
         super().__init__(f"{code}: {reason}")
         self.code = code
+        self.reason = reason
         self.status = status
 
 

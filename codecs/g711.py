@@ -24,6 +24,8 @@ level, audioop         0.3       18     142  **used at every size**
 level, numpy table     4         27     230
 ====================  =====  ======  ======  ===================================================
 
+(audioop's own time; an ndarray round its result costs 0.4 us more, the logarithm of a level 0.3 us.)
+
 audioop's decoders equal G.191 for all codes and its A-law encoder for all samples. Its mu-law encoder differs
 for 508 samples, all negative: G.191 takes the magnitude of a negative sample as its one's complement, audioop
 as the two's complement of the sample that has already been shifted to 14 bits (rounding down), which is one

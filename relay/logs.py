@@ -344,7 +344,7 @@ def _lost_line(count: int) -> Line:
         time=datetime.now(UTC).astimezone(),
         level="WARNING",
         level_number=30,
-        message=f"{count} log lines were lost here: they came faster than they could be written",
+        message=f"{count} log lines were lost here: they could not be written, or not fast enough",
         call_sid=None,
         event=Event.WARNING.value,
         fields={"lost": count},
@@ -490,7 +490,10 @@ def setup_logging(
 
 
 def shutdown_logging() -> None:
-    """Writes what still waits (5 s per writer at most) and ends logging. Also done at exit."""
+    """Writes what still waits (5 s per writer at most) and ends logging. Also done at exit.
+
+    Lines that are logged afterwards go nowhere.
+    """
     while _active:
         _active.pop().close()
 

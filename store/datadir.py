@@ -21,7 +21,7 @@ class DataDirError(StoreError):
     """The data directory can't be made, written or locked."""
 
 
-class DataDirLocked(DataDirError):  # noqa: N818  # it reads as what it is
+class DataDirLocked(DataDirError):
     """Another process holds the directory.
 
     Attributes:

@@ -1,9 +1,9 @@
 """The caller's side of a session: buffer, turns, transcriptions."""
 
 import pytest
-from bench_realtime_driver import LOUD, PHONE, QUIET, Driver, types
 
 from handlehome.bench.realtime.script import Answer, Script
+from tests.bench_realtime_driver import LOUD, PHONE, QUIET, Driver, types
 
 TRANSCRIPTION = "conversation.item.input_audio_transcription"
 
@@ -170,7 +170,7 @@ def test_pcm_audio_is_understood_too() -> None:
     driver.update({"type": "realtime", "audio": {"input": {"format": {"type": "audio/pcm", "rate": 24000}}}})
     for sample in (b"\x00\x00", b"\x00\x20", b"\x00\x00"):
         driver.say(sample * 480, 1.0)
-    started, stopped, *_ = driver.take()[1:]
+    started, stopped, *_ = driver.take()
     assert (started["audio_start_ms"], stopped["audio_end_ms"]) == (700, 2500)
 
 

@@ -111,24 +111,64 @@ def session_with(path: str, value: object) -> dict[str, Any]:
         ("turn_detection", None, "unknown_parameter", "turn_detection"),
         ("max_response_output_tokens", 5, "unknown_parameter", "max_response_output_tokens"),
         ("type", "transcription", "invalid_value", "type"),
-        ("audio.input.format", {"type": "audio/pcmu", "rate": 8000}, "unknown_parameter", "audio.input.format.rate"),
-        ("audio.input.format", {"type": "audio/pcm", "rate": 16000}, "invalid_value", "audio.input.format.rate"),
+        (
+            "audio.input.format",
+            {"type": "audio/pcmu", "rate": 8000},
+            "unknown_parameter",
+            "audio.input.format.rate",
+        ),
+        (
+            "audio.input.format",
+            {"type": "audio/pcm", "rate": 16000},
+            "invalid_value",
+            "audio.input.format.rate",
+        ),
         ("audio.input.format", "g711_ulaw", "invalid_value", "audio.input.format"),
         ("audio.output.voice", "nova", "invalid_value", "audio.output.voice"),
         ("audio.output.speed", 2.0, "invalid_value", "audio.output.speed"),
-        ("audio.input.turn_detection", {"threshold": 0.5}, "missing_required_parameter", "audio.input.turn_detection.type"),
-        ("audio.input.turn_detection", {"type": "server_vad", "threshold": 2}, "invalid_value", "audio.input.turn_detection.threshold"),
-        ("audio.input.turn_detection", {"type": "server_vad", "eagerness": "low"}, "unknown_parameter", "audio.input.turn_detection.eagerness"),
-        ("audio.input.turn_detection", {"type": "semantic_vad", "threshold": 0.5}, "unknown_parameter", "audio.input.turn_detection.threshold"),
-        ("audio.input.turn_detection", {"type": "server_vad", "idle_timeout_ms": 100}, "invalid_value", "audio.input.turn_detection.idle_timeout_ms"),
+        (
+            "audio.input.turn_detection",
+            {"threshold": 0.5},
+            "missing_required_parameter",
+            "audio.input.turn_detection.type",
+        ),
+        (
+            "audio.input.turn_detection",
+            {"type": "server_vad", "threshold": 2},
+            "invalid_value",
+            "audio.input.turn_detection.threshold",
+        ),
+        (
+            "audio.input.turn_detection",
+            {"type": "server_vad", "eagerness": "low"},
+            "unknown_parameter",
+            "audio.input.turn_detection.eagerness",
+        ),
+        (
+            "audio.input.turn_detection",
+            {"type": "semantic_vad", "threshold": 0.5},
+            "unknown_parameter",
+            "audio.input.turn_detection.threshold",
+        ),
+        (
+            "audio.input.turn_detection",
+            {"type": "server_vad", "idle_timeout_ms": 100},
+            "invalid_value",
+            "audio.input.turn_detection.idle_timeout_ms",
+        ),
         ("output_modalities", ["audio", "text"], "invalid_value", "output_modalities"),
         ("max_output_tokens", 5000, "invalid_value", "max_output_tokens"),
         ("max_output_tokens", "all", "invalid_value", "max_output_tokens"),
-        ("tools", [{"type": "function", "function": {"name": "f"}}], "unknown_parameter", "tools[0].function"),
+        (
+            "tools",
+            [{"type": "function", "function": {"name": "f"}}],
+            "unknown_parameter",
+            "tools[0].function",
+        ),
         ("tools", None, "invalid_value", "tools"),
         ("instructions", 5, "invalid_value", "instructions"),
     ],
-)  # fmt: skip
+)
 def test_a_session_with_a_wrong_field_is_refused(path: str, value: object, code: str, param: str) -> None:
     with pytest.raises(RefusedError) as refused:
         schema.check_event({"type": "session.update", "session": session_with(path, value)})
@@ -147,16 +187,57 @@ def test_a_session_with_a_wrong_field_is_refused(path: str, value: object, code:
         ({"type": "input_audio_buffer.append"}, "missing_required_parameter", "audio"),
         ({"type": "input_audio_buffer.append", "audio": "", "id": 1}, "unknown_parameter", "id"),
         ({"type": "response.create", "session": {}}, "unknown_parameter", "session"),
-        ({"type": "response.create", "response": {"modalities": ["audio"]}}, "unknown_parameter", "response.modalities"),
-        ({"type": "response.create", "response": {"metadata": {"n": 1}}}, "invalid_value", "response.metadata.n"),
-        ({"type": "conversation.item.truncate", "item_id": "a", "content_index": 0}, "missing_required_parameter", "audio_end_ms"),
-        ({"type": "conversation.item.truncate", "item_id": "a", "content_index": 0, "audio_end_ms": -1}, "invalid_value", "audio_end_ms"),
-        ({"type": "conversation.item.truncate", "item_id": "a", "content_index": 0, "audio_end_ms": 1.5}, "invalid_value", "audio_end_ms"),
-        ({"type": "conversation.item.create", "item": {"type": "message", "role": "assistant", "content": [{"type": "text", "text": "a"}]}}, "invalid_value", "item.content[0].type"),
-        ({"type": "conversation.item.create", "item": {"type": "function_call_output", "call_id": "c", "output": {}}}, "invalid_value", "item.output"),
-        ({"type": "conversation.item.create", "item": {"type": "message", "role": "user", "id": "a b", "content": []}}, "invalid_value", "item.id"),
+        (
+            {"type": "response.create", "response": {"modalities": ["audio"]}},
+            "unknown_parameter",
+            "response.modalities",
+        ),
+        (
+            {"type": "response.create", "response": {"metadata": {"n": 1}}},
+            "invalid_value",
+            "response.metadata.n",
+        ),
+        (
+            {"type": "conversation.item.truncate", "item_id": "a", "content_index": 0},
+            "missing_required_parameter",
+            "audio_end_ms",
+        ),
+        (
+            {"type": "conversation.item.truncate", "item_id": "a", "content_index": 0, "audio_end_ms": -1},
+            "invalid_value",
+            "audio_end_ms",
+        ),
+        (
+            {"type": "conversation.item.truncate", "item_id": "a", "content_index": 0, "audio_end_ms": 1.5},
+            "invalid_value",
+            "audio_end_ms",
+        ),
+        (
+            {
+                "type": "conversation.item.create",
+                "item": {"type": "message", "role": "assistant", "content": [{"type": "text", "text": "a"}]},
+            },
+            "invalid_value",
+            "item.content[0].type",
+        ),
+        (
+            {
+                "type": "conversation.item.create",
+                "item": {"type": "function_call_output", "call_id": "c", "output": {}},
+            },
+            "invalid_value",
+            "item.output",
+        ),
+        (
+            {
+                "type": "conversation.item.create",
+                "item": {"type": "message", "role": "user", "id": "a b", "content": []},
+            },
+            "invalid_value",
+            "item.id",
+        ),
     ],
-)  # fmt: skip
+)
 def test_a_wrong_event_is_refused(event: object, code: str, param: str | None) -> None:
     with pytest.raises(RefusedError) as refused:
         schema.check_event(event)

@@ -152,7 +152,7 @@ def test_fields_are_bounded_in_depth_items_and_length() -> None:
     deep: list[object] = []
     deep.append(deep)
     assert "..." in str(Masker().mask_value(deep))
-    assert len(Masker().mask_value(list(range(1000)))) == 64  # type: ignore[arg-type]  # a list, of 64
+    assert Masker().mask_value(list(range(1000))) == list(range(64))
     assert len(str(Masker().mask_value("word " * 10_000))) <= FIELD_LIMIT + 50
 
 

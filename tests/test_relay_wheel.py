@@ -10,9 +10,9 @@ import uvloop
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from loguru import logger
-from virtual_time import VirtualClock
 
 from handlehome.relay.wheel import Timer, TimerWheel
+from tests.virtual_time import VirtualClock
 
 TICK = 0.005
 

@@ -355,6 +355,23 @@ async def test_a_server_that_ignores_our_close_is_dropped() -> None:
         assert await recorder.next() == ("lost", 1000, "done")
 
 
+async def test_a_receiver_that_fails_ends_its_connection() -> None:
+    class Broken(Recorder):
+        def text_received(self, message: bytes) -> None:
+            raise LookupError("bug")
+
+    reported = asyncio.Event()
+    asyncio.get_running_loop().set_exception_handler(lambda loop, context: reported.set())
+    recorder = Broken()
+    async with echoing() as (url, server):
+        connection = await connect(url, recorder, headers={})
+        assert await recorder.next() == ("made",)
+        connection.send_text(b"boom")
+        assert (await recorder.next())[:2] == ("lost", 1006)
+        await eventually(lambda: not server.connections)
+    assert reported.is_set()
+
+
 async def test_many_connections_leave_nothing_behind() -> None:
     async with echoing() as (url, server):
         files = open_files()

@@ -7,11 +7,12 @@ from collections import deque
 from collections.abc import Callable
 
 import orjson
-from websockets.asyncio.server import ServerConnection, broadcast
+from websockets.asyncio.server import broadcast
 from websockets.exceptions import ConnectionClosedError
 
 from handlehome.bench.realtime.channel import Close, Drop, Sent, ServerError
 from handlehome.bench.realtime.checks import Json
+from handlehome.bench.realtime.connection import SimConnection
 from handlehome.bench.realtime.conversation import Item
 from handlehome.bench.realtime.session import Session
 
@@ -27,7 +28,7 @@ class SimSession:
         closed: Close code and reason once the connection is gone; 1006 when it broke.
     """
 
-    def __init__(self, session: Session, connection: ServerConnection) -> None:
+    def __init__(self, session: Session, connection: SimConnection) -> None:
         self.session = session
         self.closed: tuple[int, str] | None = None
         self._connection = connection
@@ -186,10 +187,11 @@ class SimSession:
         """Runs the session until its connection is gone."""
         self.session.start(time.monotonic(), time.time())
         self._pump()
+        # No frame can come in between: the loop takes what has come already before it lets go of the CPU.
+        self._connection.sink = self._receive
         try:
             async for message in self._connection:
-                self.session.receive(message, time.monotonic())
-                self._pump()
+                self._receive(message)
         except ConnectionClosedError:
             pass  # `closed` tells it.
         finally:
@@ -202,6 +204,10 @@ class SimSession:
             self.closed = (code or 1006, reason or "")
             self.session.note(f"session closed: {self.closed[0]} {self.closed[1]}".rstrip())
             self._wake()
+
+    def _receive(self, message: str | bytes) -> None:
+        self.session.receive(message, time.monotonic())
+        self._pump()
 
     def _pump(self) -> None:
         """Sends what the session has to say, and sees to being called at its next deadline."""

@@ -5,13 +5,14 @@ import hmac
 import http
 from collections.abc import Callable
 from types import TracebackType
-from typing import Literal, Self
+from typing import Self
 from urllib.parse import parse_qs, urlsplit
 
 import orjson
 from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.http11 import Request, Response
 
+from handlehome.bench.realtime.connection import SimConnection
 from handlehome.bench.realtime.handle import SimSession
 from handlehome.bench.realtime.script import Script
 from handlehome.bench.realtime.session import Session
@@ -20,29 +21,6 @@ PATH = "/v1/realtime"
 _CLOSE_S = 1.0
 
 Scripts = Script | Callable[[int], Script]
-
-
-class _Connection(ServerConnection):
-    """A connection that can ignore the client's close frame, or answer it by a TCP reset.
-
-    Attributes:
-        number: Of its handshake.
-        script: What its session answers.
-        model: From the URL's query.
-    """
-
-    number: int
-    script: Script = Script()
-    model: str
-
-    def send_data(self) -> None:
-        answer: Literal["frame", "silence", "drop"] = self.script.faults.close_answer
-        if answer != "frame" and self.protocol.close_rcvd and self.protocol.close_rcvd_then_sent:
-            self.protocol.data_to_send()
-            if answer == "drop":
-                self.transport.abort()
-            return
-        super().send_data()
 
 
 class RealtimeSimulator:
@@ -94,7 +72,7 @@ class RealtimeSimulator:
             self._handle,
             self._host,
             self._port,
-            create_connection=_Connection,
+            create_connection=SimConnection,
             process_request=self._process_request,
             compression=None,
             max_size=32 * 1024 * 1024,
@@ -142,7 +120,7 @@ class RealtimeSimulator:
         return self.sessions[index]
 
     async def _process_request(self, connection: ServerConnection, request: Request) -> Response | None:
-        if not isinstance(connection, _Connection):
+        if not isinstance(connection, SimConnection):
             raise TypeError("the server makes its own connections")
         number = self.handshakes
         self.handshakes += 1
@@ -175,7 +153,7 @@ class RealtimeSimulator:
         return self._api_key is None or hmac.compare_digest(key.encode(), self._api_key.encode())
 
     async def _handle(self, connection: ServerConnection) -> None:
-        if not isinstance(connection, _Connection):
+        if not isinstance(connection, SimConnection):
             raise TypeError("the server makes its own connections")
         number, log = connection.number, self._log
         session = Session(

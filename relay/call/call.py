@@ -322,6 +322,11 @@ class Call:
         """Audio of an answer. Once per delta."""
         leg = self.leg
         if leg is None or response_id == self._dead_response:
+            if item_id != self._speaking:
+                # Nothing of this item was or will be heard.
+                self._speaking = item_id
+                self.model.cut(item_id, 0)
+                self._transcript.heard(item_id, 0, 0, complete=False, since_ms=None)
             return
         if not leg.audio(item_id, payload, size):
             self._log.warning("An answer outgrew what may wait for the ear; it is cut here")

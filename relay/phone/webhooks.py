@@ -15,6 +15,7 @@ from fastapi import APIRouter, HTTPException, Request, Response
 from loguru import logger
 from starlette.requests import ClientDisconnect
 
+from handlehome.relay.logs import Event, call_logger, log_event
 from handlehome.relay.phone import twiml
 from handlehome.relay.phone.desk import Accepted, Desk, IncomingCall, NextStep, RefusalReason
 from handlehome.relay.phone.signature import SIGNATURE_HEADER, SignatureChecker, SignatureVerdict
@@ -181,7 +182,7 @@ def _document(answer: Callable[[], str], fallback: str, call_sid: str) -> Respon
     try:
         document = answer()
     except Exception:  # A caller waits for these words: a bug of ours must not become a dead line.
-        logger.bind(call_sid=call_sid).exception("The webhook failed; the caller hears the fallback")
+        call_logger(call_sid).exception("The webhook failed; the caller hears the fallback")
         document = fallback
     # A token in a cache would be one that is used twice.
     return Response(document, media_type=twiml.MEDIA_TYPE, headers={"cache-control": "no-store"})
@@ -226,11 +227,11 @@ async def _check(request: Request, checker: SignatureChecker | None) -> _Checked
             raw_body=raw_body,
         )
         if verdict is not SignatureVerdict.VALID:
-            logger.warning(
-                "🔒 Refused {} {}: Twilio's signature {} (check PUBLIC_URL and TWILIO_AUTH_TOKEN)",
-                request.method,
-                request.scope["path"],
-                verdict.value,
+            log_event(
+                logger,
+                Event.REFUSED,
+                f"Refused {request.method} {request.scope['path']}: the signature {verdict.value}"
+                " (if it was Twilio: check PUBLIC_URL and TWILIO_AUTH_TOKEN)",
             )
             raise HTTPException(403, f"the signature {verdict.value}")
     if raw_body:

@@ -35,7 +35,7 @@ MAX_EXCERPT = 1000
 _MAX_HEAD = 64 << 10
 
 
-class HandshakeRefused(Exception):  # noqa: N818 - a peer's answer, and a name that callers rely on
+class HandshakeRefused(Exception):
     """The server did not switch to WebSocket.
 
     Attributes:

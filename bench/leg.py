@@ -122,6 +122,7 @@ class Leg:
         self._frames = 0
         self._ticker: asyncio.TimerHandle | None = None
         self._echo_timer: asyncio.TimerHandle | None = None
+        self._echo_due: float | None = None
 
     @property
     def live(self) -> bool:
@@ -233,10 +234,18 @@ class Leg:
         for echo in self.playback.advance(time.monotonic()):
             self.echoes.append(echo)
             self.send_raw(self._messages.mark(echo.name))
+        due = self.playback.next_echo_at()
+        if due == self._echo_due:
+            return
+        self._echo_due = due
         if self._echo_timer is not None:
             self._echo_timer.cancel()
-        due = self.playback.next_echo_at()
-        self._echo_timer = None if due is None else call_after(due - time.monotonic(), self._echo)
+        if due is not None:
+            self._echo_timer = call_after(due - time.monotonic(), self._echo_is_due)
+
+    def _echo_is_due(self) -> None:
+        self._echo_due = None
+        self._echo()
 
     def _end(self) -> None:
         """The stream ends: nothing is played or sent from now on."""

@@ -321,7 +321,8 @@ class Playout:
             Each item that was not known to be heard to its end, in order, with what the line will have
             played when the clear acts there. Empty: nothing was playing, and nothing was sent.
         """
-        if not self.outstanding:
+        # An item of which more was to come is cut short too, though all that came of it was heard.
+        if not self._items:
             return ()
         self._line.clear()
         heard = self.stop(now)

@@ -106,7 +106,7 @@ class Daemon:
     def application(self) -> FastAPI:
         """The HTTP face."""
         settings = self._settings
-        app = FastAPI(title="HandleHome", version=__version__, redoc_url=None)
+        app = FastAPI(title="HandleHome", version=__version__, redoc_url=None, redirect_slashes=False)
         app.include_router(
             webhooks.routes(
                 self.switchboard,

@@ -68,23 +68,31 @@ class Archive:
         Returns:
             The latter: CallSid, and what ends the call for good.
         """
-        unfinished = await asyncio.to_thread(self._journal.unfinished)
+        unfinished = await asyncio.to_thread(self._unfinished)
         for call_sid in await asyncio.to_thread(self._journal.unsaved):
             self.save(call_sid)
-        for call_sid in unfinished:
+        for call_sid, _ in unfinished:
             self._journal.append(call_sid, "call_interrupted", {})
             log_event(
                 call_logger(call_sid), Event.CALL_RECOVERED, "This call was cut off by the daemon's end"
             )
         await self._journal.flush()
-        return [(call_sid, self._ending(call_sid)) for call_sid in unfinished]
+        return [(call_sid, self._ending(call_sid, died)) for call_sid, died in unfinished]
 
-    def _ending(self, call_sid: str) -> Callable[[], None]:
+    def _ending(self, call_sid: str, died: float) -> Callable[[], None]:
         def end() -> None:
-            self._journal.append(call_sid, "call_ended", {"reason": EndReason.DAEMON_STOPPED.value})
+            reason = {"reason": EndReason.DAEMON_STOPPED.value}
+            self._journal.append(call_sid, "call_ended", reason, died)
             self.save(call_sid)
 
         return end
+
+    def _unfinished(self) -> list[tuple[str, float]]:
+        """Calls without an end, each with the time of the last thing that is known of it."""
+        return [
+            (call_sid, max(event.at for event in self._journal.events(call_sid)))
+            for call_sid in self._journal.unfinished()
+        ]
 
     async def close(self) -> None:
         """Waits, bounded, for what is being saved; the rest is saved at the next start."""

@@ -1,8 +1,7 @@
 """What all tests share: every coroutine test runs on uvloop, as the daemon does."""
 
-from collections.abc import Callable
-
 import asyncio
+from collections.abc import Callable
 
 import pytest
 import uvloop

@@ -98,9 +98,7 @@ async def running_daemon(
     process = await asyncio.create_subprocess_exec(
         *command, cwd=folder, env=environment, stderr=asyncio.subprocess.PIPE
     )
-    daemon = RunningDaemon(
-        process, Path(environment["DATA_DIR"]), Path(environment["LOG_DIR"])
-    )
+    daemon = RunningDaemon(process, Path(environment["DATA_DIR"]), Path(environment["LOG_DIR"]))
     ready: asyncio.Future[str] = asyncio.get_running_loop().create_future()
 
     async def read() -> None:

@@ -277,6 +277,19 @@ async def test_fragments_above_the_bound_are_1009() -> None:
     assert [event[:2] for event in recorder.events[1:]] == [("lost", 1009)]
 
 
+async def test_a_whole_message_amid_the_fragments_of_another_is_1002() -> None:
+    connection, recorder, _ = setup()
+    connection.read(masked(b"x", fin=False) + masked(b"whole"))
+    assert recorder.events[1:] == [("lost", 1002, "expected a continuation frame")]
+
+
+async def test_the_short_way_is_open_again_after_a_fragmented_message() -> None:
+    connection, recorder, _ = setup()
+    connection.read(masked(b"a", fin=False) + masked(b"b", Opcode.CONT) + masked(b"c"))
+    assert recorder.events[1:] == [("text", b"ab"), ("text", b"c")]
+    assert connection._splitter.fast
+
+
 async def test_invalid_utf8_is_1007_at_the_first_fragment_that_shows_it() -> None:
     connection, recorder, _ = setup()
     connection.read(masked(b"\xc3", fin=False) + masked(b"\x28", Opcode.CONT, fin=False))
@@ -353,7 +366,10 @@ Piece = tuple[int, Opcode | int, bytes, bool]
 @st.composite
 def pieces(draw: st.DrawFn) -> list[Piece]:
     """One message, whole or in fragments with control frames between them, or something worse."""
-    kind = draw(st.sampled_from(["text", "text", "text", "binary", "control", "close", "broken", "invalid"]))
+    kinds = ["text", "text", "text", "binary", "control", "close", "unfinished", "broken", "invalid"]
+    kind = draw(st.sampled_from(kinds))
+    if kind == "unfinished":
+        return [(0x00, draw(st.sampled_from([1, 2])), draw(st.sampled_from([b"", b"x", b"\xc3"])), True)]
     if kind == "control":
         return [(0x80, draw(st.sampled_from([9, 10])), draw(st.binary(max_size=130)), True)]
     if kind == "close":

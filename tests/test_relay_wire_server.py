@@ -262,7 +262,6 @@ async def test_a_receiver_that_fails_ends_its_connection_and_no_other() -> None:
     async with serving(doorman) as (port, _):
         url = f"ws://127.0.0.1:{port}/"
         async with connect(url) as healthy, connect(url) as victim:
-            doorman.echoes[1].connection_made = None  # type: ignore[assignment, method-assign]  # harmless now
             del doorman.echoes[1].connection
             await victim.send("boom")
             with pytest.raises(ConnectionClosed):
@@ -270,6 +269,20 @@ async def test_a_receiver_that_fails_ends_its_connection_and_no_other() -> None:
             await healthy.send("well?")
             assert await healthy.recv() == "well?"
         assert [code for code, _ in doorman.echoes[1].lost] == [1006]
+
+
+async def test_a_receiver_that_fails_at_the_start_is_told_of_the_end() -> None:
+    class Broken(Echo):
+        def connection_made(self, connection: Connection) -> None:
+            raise LookupError("bug")
+
+    broken = Broken()
+    asyncio.get_running_loop().set_exception_handler(lambda loop, context: None)
+    async with serving(lambda request: broken) as (port, server):
+        await exchange(port, upgrade())
+        await asyncio.wait_for(broken.over.wait(), PATIENCE)
+        assert [code for code, _ in broken.lost] == [1006]
+        assert not server.server_state.connections
 
 
 async def test_bytes_right_behind_the_upgrade_request_are_not_lost() -> None:

@@ -1,10 +1,10 @@
-"""The simulator's WebSocket connection: websockets' own, with a short way in and misbehaviour on the way out."""
+"""The simulator's WebSocket connection: websockets' own, with a short way in and faults on the way out."""
 
 from collections.abc import Callable
 
 from websockets.asyncio.server import ServerConnection
 from websockets.frames import Frame, Opcode
-from websockets.http11 import Request
+from websockets.protocol import Event
 
 from handlehome.bench.realtime.script import Script
 
@@ -12,9 +12,9 @@ from handlehome.bench.realtime.script import Script
 class SimConnection(ServerConnection):
     """A server connection that can push whole text messages and spoil the closing handshake.
 
-    With hundreds of small messages a second and connection, waking a task for each costs more than the message:
-    a text message in one frame goes straight to `sink`. The first fragmented message turns that off for good, so
-    that what `recv` gives later keeps its order.
+    With thousands of small messages a second, waking a task for each is a fifth of the server's work: a text
+    message in one frame goes straight to `sink`. The first fragmented or binary message turns that off for
+    good, so that what `recv` gives from then on keeps its order.
 
     Attributes:
         number: Of its handshake.
@@ -28,7 +28,7 @@ class SimConnection(ServerConnection):
     model: str
     sink: Callable[[str], None] | None = None
 
-    def process_event(self, event: Frame | Request) -> None:
+    def process_event(self, event: Event) -> None:
         if self.sink is not None and isinstance(event, Frame):
             if event.opcode is Opcode.TEXT and event.fin:
                 try:

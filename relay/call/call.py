@@ -115,6 +115,7 @@ class Call:
         self._leaving = False
         self._retried = False
         self._done = False
+        self._told: set[str] = set()  # turns that stand in the log
         self.barge_ins = 0
         premises.write(
             self.call_sid,
@@ -425,9 +426,18 @@ class Call:
 
     def _write_turn(self, turn: dict[str, Any]) -> None:
         self._premises.write(self.call_sid, "turn", turn)
-        if turn["text"]:
-            kind = Happening.CALLER_TURN if turn["role"] == "caller" else Happening.ASSISTANT_TURN
-            self._say(kind, turn["text"], turn=turn)
+        caller = turn["role"] == "caller"
+        # A turn is worth one line: when it has words, and for the assistant when its last one was heard.
+        if turn["id"] not in self._told and turn["text"] and (caller or turn["heard_ms"] is not None):
+            self._told.add(turn["id"])
+            facts = {
+                key: turn[key]
+                for key in ("id", "start_ms", "response_ms", "heard_ms")
+                if turn[key] is not None
+            }
+            if turn["interrupted"]:
+                facts["heard_text"] = turn["heard_text"]
+            self._say(Happening.CALLER_TURN if caller else Happening.ASSISTANT_TURN, turn["text"], **facts)
 
     def _say(self, event: Happening, message: str, **fields: object) -> None:
         log_event(self._log, event, message, error=None, **fields)

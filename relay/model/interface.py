@@ -77,7 +77,7 @@ class Model(Protocol):
         ...
 
     def hear(self, payload: bytes, size: int) -> None:
-        """Takes the caller's audio, base64 text that stands for `size` bytes; never waits, keeps it until the session is ready."""
+        """Takes the caller's audio, base64 text that stands for `size` bytes, and keeps it until ready."""
 
     def answer(self, purpose: str, instructions: str | None = None) -> None:
         """Asks the model to speak, as soon as it may."""

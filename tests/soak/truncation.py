@@ -97,9 +97,7 @@ async def campaign(
     def script(number: int) -> Script:
         rng = random.Random(f"{seed} {number}")
         answers = _answers(rng, template)
-        return Script(
-            greeting=next(answers), answers=[next(answers) for _ in range(each + 2)], vad="manual"
-        )
+        return Script(greeting=next(answers), answers=[next(answers) for _ in range(each + 2)], vad="manual")
 
     async with (
         RealtimeSimulator(script, api_key=KEY, seed=seed) as model,

@@ -15,6 +15,7 @@ from handlehome.bench.realtime.checks import Json
 from handlehome.bench.realtime.connection import SimConnection
 from handlehome.bench.realtime.conversation import Item
 from handlehome.bench.realtime.session import Session
+from handlehome.bench.realtime.speaker import SentDelta
 
 _UNREAD_LIMIT = 64 * 1024 * 1024
 """Bytes that may wait for a client that does not read; beyond, it is cut off."""
@@ -59,6 +60,16 @@ class SimSession:
     def append_sizes(self) -> deque[int]:
         """Bytes of audio in each append; bounded."""
         return self.session.listener.sizes
+
+    @property
+    def append_times(self) -> deque[float]:
+        """When each of these came; bounded."""
+        return self.session.listener.times
+
+    @property
+    def deltas(self) -> deque[SentDelta]:
+        """Audio deltas sent, without those of echo mode; bounded."""
+        return self.session.speaker.deltas
 
     @property
     def first_append(self) -> float | None:

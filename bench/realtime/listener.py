@@ -56,6 +56,7 @@ class Listener:
     Attributes:
         audio: All audio, decoded, as it came.
         sizes: Bytes of audio in each append.
+        times: When each append came; as bounded as `sizes`.
         first_at: Time of the first append.
         total: Bytes of audio in all appends.
         speaking: Id of the user item whose speech is going on.
@@ -94,6 +95,7 @@ class Listener:
         self._speech_ms = 0
         self.audio = bytearray()
         self.sizes: deque[int] = deque(maxlen=LOG_LENGTH)
+        self.times: deque[float] = deque(maxlen=LOG_LENGTH)
         self.first_at: float | None = None
         self.total = 0
         self.speaking: str | None = None
@@ -125,6 +127,7 @@ class Listener:
         if self.first_at is None:
             self.first_at = now
         self.sizes.append(len(audio))
+        self.times.append(now)
         self.total += len(audio)
         if self._keep_audio:
             self.audio += audio

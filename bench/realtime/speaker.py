@@ -4,9 +4,10 @@ import base64
 import random
 from collections import deque
 from collections.abc import Callable
+from typing import NamedTuple
 
 from handlehome.bench.realtime import events
-from handlehome.bench.realtime.channel import Channel
+from handlehome.bench.realtime.channel import LOG_LENGTH, Channel
 from handlehome.bench.realtime.checks import Json, RefusedError
 from handlehome.bench.realtime.config import BYTES_PER_MS
 from handlehome.bench.realtime.conversation import Conversation, Item
@@ -15,6 +16,16 @@ from handlehome.bench.realtime.script import Answer
 
 _LATE_S = (0.0, 0.010)
 """How far apart late deltas, and the cancellation behind them, follow ``speech_started``."""
+
+
+class SentDelta(NamedTuple):
+    """One audio delta that was sent."""
+
+    t: float
+    """Monotonic seconds."""
+    item_id: str
+    size: int
+    """Bytes of audio."""
 
 
 class Speaker:
@@ -30,6 +41,7 @@ class Speaker:
     Attributes:
         active: The response under way in the default conversation.
         spoken: Audio has been sent in this session.
+        deltas: Log of audio deltas, those of echo mode left out; bounded.
     """
 
     def __init__(
@@ -51,6 +63,7 @@ class Speaker:
         self._last_input = 0
         self.active: Response | None = None
         self.spoken = False
+        self.deltas: deque[SentDelta] = deque(maxlen=LOG_LENGTH)
 
     def create(self, answer: Callable[[], Answer], request: Json, now: float) -> Response:
         """Starts a response.
@@ -215,6 +228,7 @@ class Speaker:
             if item and item.kept_ms is None:
                 item.audio += audio
             self._channel.emit(self._content(response, "output_audio.delta", delta=encoded), now)
+            self.deltas.append(SentDelta(now, item_id, len(audio)))
             return
         event_id = self._channel.new_id("event")
         self._channel.emit_raw(

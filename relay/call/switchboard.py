@@ -107,24 +107,23 @@ class Switchboard:
             return NextStep.FALLBACK, None
         if known.leg is not None:
             known.lose_leg("Twilio says that the stream is over")
-        state, reason = known.life.state, known.life.reason
-        if known.stream_refused:
-            known.happened(Event.STREAM_REFUSED)
+        return self._after_stream(known)
+
+    def _after_stream(self, call: Call) -> tuple[NextStep, str | None]:
+        state, reason = call.life.state, call.life.reason
+        if call.stream_refused:
+            call.happened(Event.STREAM_REFUSED)
             return NextStep.HANG_UP, None
-        match state:
-            case State.CONNECTING | State.INTERRUPTED if (
-                known.reconnects < MAX_RECONNECTS and not self._draining
-            ):
-                known.reconnects += 1
-                return NextStep.RECONNECT, self._promise(known)
-            case State.CONNECTING | State.INTERRUPTED:
-                known.happened(Event.CONNECT_ENDED)
-                return NextStep.FALLBACK, None
-            case State.CLOSING:
-                known.happened(Event.CONNECT_ENDED)
-                return (NextStep.FALLBACK if reason is EndReason.MODEL_LOST else NextStep.HANG_UP), None
-            case _:
-                return NextStep.NOTHING, None
+        if state in (State.CONNECTING, State.INTERRUPTED):
+            if call.reconnects < MAX_RECONNECTS and not self._draining:
+                call.reconnects += 1
+                return NextStep.RECONNECT, self._promise(call)
+            call.happened(Event.CONNECT_ENDED)
+            return NextStep.FALLBACK, None
+        if state is State.CLOSING:
+            call.happened(Event.CONNECT_ENDED)
+            return (NextStep.FALLBACK if reason is EndReason.MODEL_LOST else NextStep.HANG_UP), None
+        return NextStep.NOTHING, None
 
     def call_status(self, call_sid: str, status: str) -> None:
         """A terminal status ends the call, whatever else has been heard of it."""

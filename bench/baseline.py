@@ -68,15 +68,12 @@ class Relay:
         await asyncio.gather(*loops, return_exceptions=True)
 
     async def _open(self) -> None:
-        async for message in self._phone:
-            event = orjson.loads(message)
-            if event["event"] == "start":
-                self._stream_sid = event["streamSid"]
-                break
+        while (event := orjson.loads(await self._phone.recv()))["event"] != "start":
+            pass
+        self._stream_sid = event["streamSid"]
         await self._to_model({"type": "session.update", "session": SESSION})
-        async for message in self._model:
-            if orjson.loads(message)["type"] == "session.updated":
-                break
+        while orjson.loads(await self._model.recv())["type"] != "session.updated":
+            pass
         await self._to_model({"type": "response.create"})
 
     async def _from_phone(self) -> None:

@@ -49,7 +49,7 @@ class Archive:
                 await self._journal.flush()
                 await asyncio.to_thread(self._make_record, call_sid)
             except StoreError as error:
-                log.error("The record can't be saved, next attempt in {:.0f} s: {}", wait, error)
+                log.error("The record can't be saved, next attempt in {:g} s: {}", wait, error)
                 await asyncio.sleep(wait)
                 wait = min(wait * 2, longest)
             else:

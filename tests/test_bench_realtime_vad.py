@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from handlehome.bench import speech
 from handlehome.bench.realtime.vad import Change, EnergyVad
 
 LOUD = audioop.ulaw2lin(b"\x10\x90" * 80, 2)
@@ -42,6 +43,15 @@ def test_a_click_is_not_speech() -> None:
 
 def test_a_short_pause_does_not_end_speech() -> None:
     assert len(listen(vad(), LOUD * 20 + QUIET * 24 + LOUD * 20 + QUIET * 24)) == 1
+
+
+@pytest.mark.parametrize("name", speech.ids())
+def test_each_recording_is_one_turn(name: str) -> None:
+    recording = speech.load(name)
+    audio = QUIET * 50 + audioop.ulaw2lin(recording.ulaw, 2) + QUIET * 50
+    started, stopped = listen(vad(), audio)
+    assert started.ms == pytest.approx(1000 - 300, abs=150)
+    assert stopped.ms == pytest.approx(1000 + recording.duration_ms + 500, abs=200)
 
 
 @pytest.mark.parametrize(("threshold", "found"), [(0.0, True), (0.5, True), (1.0, False)])

@@ -10,6 +10,7 @@ import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import parse_qsl
 
 import uvicorn
 from starlette.applications import Starlette
@@ -115,7 +116,8 @@ class TinyRelay:
         self.refuse_upgrade = False
 
     async def webhook(self, request: Request) -> Response:
-        form = {**request.query_params, **await request.form()}
+        body = (await request.body()).decode()
+        form = dict(request.query_params) | dict(parse_qsl(body, keep_blank_values=True))
         headers = dict(request.headers)
         self.asked.append(Asked(request.url.path, request.method, str(request.url), headers, form))
         document = "<Response/>"

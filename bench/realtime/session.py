@@ -68,7 +68,12 @@ class Session:
         self.session: Json = default_session(self.channel.new_id("sess"), model, 0)
         self.conversation = Conversation()
         self.speaker = Speaker(
-            self.channel, self.conversation, lambda: self.session, self._rng, self._response_done
+            self.channel,
+            self.conversation,
+            lambda: self.session,
+            self._rng,
+            self._response_done,
+            keep_audio=keep_audio,
         )
         self.listener = Listener(
             self.channel,

@@ -37,6 +37,7 @@ class Speaker:
         session: Gives the effective configuration.
         rng: Draws delays and sizes.
         on_done: Called with each response when its ``response.done`` is sent.
+        keep_audio: Keep what was said in the items.
 
     Attributes:
         active: The response under way in the default conversation.
@@ -51,12 +52,15 @@ class Speaker:
         session: Callable[[], Json],
         rng: random.Random,
         on_done: Callable[[Response, float], None],
+        *,
+        keep_audio: bool,
     ) -> None:
         self._channel = channel
         self._conversation = conversation
         self._session = session
         self._rng = rng
         self._on_done = on_done
+        self._keep_audio = keep_audio
         self._conversation_id = channel.new_id("conv")
         self._aside: dict[str, Response] = {}
         self._requests_left, self._tokens_left = 1000, 50000
@@ -225,7 +229,7 @@ class Speaker:
             response.spoken_at = now
             self.spoken = True
         if log:
-            if item and item.kept_ms is None:
+            if item and item.kept_ms is None and self._keep_audio:
                 item.audio += audio
             self._channel.emit(self._content(response, "output_audio.delta", delta=encoded), now)
             self.deltas.append(SentDelta(now, item_id, len(audio)))

@@ -112,6 +112,7 @@ class Call:
         self._speaking: str | None = None  # item whose audio came last
         self._caller_origin = 0.0  # call time, ms, of the first byte that the model heard on this leg
         self._greeted = False
+        self._opening = True  # nothing has been said yet
         self._leaving = False
         self._retried = False
         self._done = False
@@ -180,7 +181,7 @@ class Call:
         if self.leg is not leg:
             return
         self.leg = None
-        self._cut(leg.end())
+        self._note_cut(leg.end())
         if self.model.active_response is not None:
             self._dead_response = self.model.active_response
             self.model.cancel(self.model.active_response)
@@ -217,7 +218,8 @@ class Call:
                 self.arm(Event.RESUME_EXPIRED, self._premises.resume_seconds)
             case State.CLOSING:
                 self._hang_up()
-                self.model.close()
+                if not self._transcript.waiting:
+                    self.model.close()
                 self.arm(Event.CLOSE_EXPIRED, CLOSE_SECONDS)
             case State.ENDED:
                 self._hang_up()
@@ -255,8 +257,10 @@ class Call:
         if self._done:
             return
         self._done = True
-        self._disarm(Event.CLOSE_EXPIRED)
         self.model.close()
+        for event in list(self._timers):
+            self._disarm(event)
+        self._transcript.complete()
         self._finished(self)
 
     def arm(self, event: Event, seconds: float, action: Callable[[], None] | None = None) -> None:
@@ -297,12 +301,16 @@ class Call:
         """Barge-in: in this order and in this turn of the loop, stop, clear, truncate, drop what is late."""
         leg = self.leg
         if leg is not None:
-            self._cut(leg.clear())
+            self._barge_in(leg.clear())
         response = self.model.active_response
         if response is not None:
             self._dead_response = response
             if not self._premises.server_interrupts:
                 self.model.cancel(response)
+        self._opening = False
+        # Who interrupts a goodbye wants to go on; the model may say another.
+        self._leaving = False
+        self._disarm(Event.GOODBYE_SAID)
         self._transcript.caller_started(item_id, self._caller_ms(start_ms + self._premises.padding_ms))
 
     def caller_stopped(self, item_id: str, end_ms: int) -> None:
@@ -316,18 +324,24 @@ class Call:
     def caller_said(self, item_id: str, text: str | None) -> None:
         """The words of a caller's turn."""
         self._transcript.caller_said(item_id, text)
-        if self.life.state is State.ENDED and not self._transcript.waiting:
+        if self._transcript.waiting:
+            return
+        if self.life.state is State.CLOSING:
+            self.model.close()
+        elif self.life.state is State.ENDED:
             self._finish()
 
     def assistant_audio(self, response_id: str, item_id: str, payload: bytes, size: int) -> None:
         """Audio of an answer. Once per delta."""
         leg = self.leg
+        self._transcript.assistant_audio(item_id, size)
         if leg is None or response_id == self._dead_response:
+            self._dead_response = response_id  # a leg that starts now doesn't get the rest of it
             if item_id != self._speaking:
                 # Nothing of this item was or will be heard.
                 self._speaking = item_id
                 self.model.cut(item_id, 0)
-                self._transcript.heard(item_id, 0, 0, complete=False, since_ms=None)
+                self._transcript.heard(item_id, 0, complete=False, since_ms=None)
             return
         if not leg.audio(item_id, payload, size):
             self._log.warning("An answer outgrew what may wait for the ear; it is cut here")
@@ -355,12 +369,12 @@ class Call:
             self._log.warning("The model's answer failed: {}", detail)
             if not self._retried:
                 self._retried = True
-                self.model.answer("again")
+                self.model.answer("again", self._premises.greeting if self._opening else None)
         elif status == "completed":
-            self._retried = False
+            self._retried = self._opening = False
         if response_id == self._dead_response:
             self._dead_response = None
-        self._leave()
+        self._leave(response_id)
 
     def tool_called(self, call_id: str, name: str, arguments: str) -> None:
         """The model wants to act."""
@@ -375,15 +389,22 @@ class Call:
 
     # ---- what was heard -------------------------------------------------------------------------
 
-    def _cut(self, heard: tuple[Heard, ...]) -> None:
-        """What was playing is not heard to its end: the model and the transcript are told."""
+    def _note_cut(self, heard: tuple[Heard, ...]) -> bool:
+        """What was playing is not heard to its end: the model and the transcript are told.
+
+        Returns:
+            Whether anything was cut.
+        """
         cut = False
         for item in heard:
             if not item.complete:
                 cut = True
                 self.model.cut(item.item_id, item.heard_ms)
             self._note_heard(item)
-        if cut:
+        return cut
+
+    def _barge_in(self, heard: tuple[Heard, ...]) -> None:
+        if self._note_cut(heard):
             self.barge_ins += 1
             self._say(
                 Happening.BARGE_IN,
@@ -398,13 +419,11 @@ class Call:
 
     def _note_heard(self, item: Heard) -> None:
         since = None if item.since is None else self._ms(item.since)
-        self._transcript.heard(
-            item.item_id, item.heard_ms, item.sent_ms, complete=item.complete, since_ms=since
-        )
+        self._transcript.heard(item.item_id, item.heard_ms, complete=item.complete, since_ms=since)
 
-    def _leave(self) -> None:
-        """Hangs up once the goodbye has been heard."""
-        if not self._leaving or self.model.active_response is not None:
+    def _leave(self, done: str | None = None) -> None:
+        """Hangs up once the goodbye has been heard; `done` is a response that is over by now."""
+        if not self._leaving or self.model.active_response not in (None, done):
             return
         if self.leg is None or not self.leg.playout.outstanding:
             self._apply(Event.GOODBYE_SAID)

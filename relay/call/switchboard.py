@@ -90,6 +90,8 @@ class Switchboard:
                 reason=reason.value,
             )
             return Refused(reason)
+        if self._strays.pop(call.call_sid, None) is not None:
+            self._premises.write(call.call_sid, "call_resumed", {})
         party = Party(call.call_sid, call.account_sid, call.from_, call.to, call.direction)
         taken = Call(party, self._premises, self._finished)
         self._calls[call.call_sid] = taken
@@ -105,6 +107,10 @@ class Switchboard:
                 return NextStep.NOTHING, None
             forget()
             return NextStep.FALLBACK, None
+        if call.parameters.get("CallStatus") in TERMINAL:
+            # The caller hung up, and this is ahead of the stream's `stop`.
+            known.happened(Event.STATUS_TERMINAL)
+            return NextStep.NOTHING, None
         if known.leg is not None:
             known.lose_leg("Twilio says that the stream is over")
         return self._after_stream(known)

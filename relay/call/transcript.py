@@ -12,6 +12,8 @@ from typing import Any
 
 from handlehome.store.records import Role
 
+BYTES_PER_MS = 8  # mu-law, 8 kHz
+
 Write = Callable[[dict[str, Any]], None]
 
 
@@ -25,7 +27,8 @@ class _Turn:
     start_ms: int | None = None
     end_ms: int | None = None
     heard_ms: int | None = None
-    sent_ms: int | None = None
+    audio_bytes: int = 0
+    """Of the assistant's audio, all that the model made, sent to the line or not: its words go with it."""
     interrupted: bool = False
     response_ms: int | None = None
     failed: bool = False
@@ -34,8 +37,8 @@ class _Turn:
     def event(self) -> dict[str, Any]:
         text = self.text if self.text is not None else "".join(self.parts) or None
         heard_text = None
-        if self.interrupted and text and self.sent_ms and self.heard_ms is not None:
-            heard_text = _heard_part(text, self.heard_ms / self.sent_ms)
+        if self.interrupted and text and self.heard_ms is not None:
+            heard_text = _heard_part(text, self.heard_ms * BYTES_PER_MS / max(self.audio_bytes, 1))
         return {
             "id": self.id,
             "after": self.after,
@@ -99,6 +102,10 @@ class Transcript:
         turn.failed = text is None
         self._changed(turn)
 
+    def assistant_audio(self, item_id: str, size: int) -> None:
+        """The model has made `size` bytes of an answer's audio. Once per delta."""
+        self._turn(item_id, "assistant").audio_bytes += size
+
     def assistant_started(self, item_id: str, at_ms: int) -> None:
         """The first audio of an answer was sent to the line, to be audible at `at_ms`."""
         turn = self._turn(item_id, "assistant")
@@ -118,9 +125,7 @@ class Transcript:
         elif turn.text is None:
             turn.parts.append(text)
 
-    def heard(
-        self, item_id: str, heard_ms: int, sent_ms: int, *, complete: bool, since_ms: int | None
-    ) -> None:
+    def heard(self, item_id: str, heard_ms: int, *, complete: bool, since_ms: int | None) -> None:
         """What the line has played of an answer; `complete`: all of it, otherwise it was cut there."""
         turn = self._turn(item_id, "assistant")
         if since_ms is not None and turn.start_ms is not None:
@@ -128,11 +133,15 @@ class Transcript:
                 turn.response_ms = max(turn.response_ms + since_ms - turn.start_ms, 0)
             turn.start_ms = since_ms
         turn.heard_ms = heard_ms
-        turn.sent_ms = sent_ms
         turn.interrupted = turn.interrupted or not complete
         if turn.start_ms is not None:
             turn.end_ms = turn.start_ms + heard_ms
         self._changed(turn)
+
+    def complete(self) -> None:
+        """Nothing more will come: hands out what is still unfinished, a turn without an end, say."""
+        for turn in self._turns.values():
+            self._changed(turn)
 
     def _turn(self, item_id: str, role: Role) -> _Turn:
         turn = self._turns.get(item_id)

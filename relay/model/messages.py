@@ -20,7 +20,7 @@ APPEND_TAIL = b'"}'
 # and takes the slow path.
 _DELTA = re.compile(
     rb'\{"type":"response\.output_audio\.delta","event_id":"[A-Za-z0-9_.-]*","response_id":"([A-Za-z0-9_.-]+)",'
-    rb'"item_id":"([A-Za-z0-9_.-]+)","output_index":\d+,"content_index":\d+,"delta":"'
+    rb'"item_id":"([A-Za-z0-9_.-]+)","output_index":(?:0|[1-9]\d*),"content_index":(?:0|[1-9]\d*),"delta":"'
 )
 
 Delta = tuple[str, str, bytes, int]
@@ -43,7 +43,7 @@ def parse_delta(message: bytes) -> Delta | None:
         None for every other event, and for every other layout of this one.
     """
     head = _DELTA.match(message)
-    if head is None or not message.endswith(b'"}'):
+    if head is None or not message.endswith(b'"}', head.end()):
         return None
     payload = message[head.end() : -2]
     size = payload_size(payload)

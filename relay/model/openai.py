@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -79,7 +80,8 @@ class OpenAIMessageHandler:
         listener: is told what happens.
         pool: blocks for early audio.
         wheel: shared timers.
-        log: bound to the call.
+        call_sid: whose conversation it is, for the log.
+        clock: the wheel's clock, seconds.
     """
 
     def __init__(
@@ -91,11 +93,13 @@ class OpenAIMessageHandler:
         pool: FramePool,
         wheel: TimerWheel,
         call_sid: str = "",
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._endpoint = endpoint
         self._session = session
         self._listener = listener
         self._wheel = wheel
+        self._clock = clock
         self._log = logger.bind(call_sid=call_sid)
         self._connection: Connection | None = None
         self._opening: asyncio.Task[None] | None = None
@@ -117,9 +121,8 @@ class OpenAIMessageHandler:
 
     def open(self) -> None:
         """Begins to connect; `model_ready` or `model_lost` follows within OPEN_SECONDS."""
-        loop = asyncio.get_running_loop()
-        self._timer = self._wheel.at(loop.time() + OPEN_SECONDS, self._not_ready)
-        self._opening = loop.create_task(self._connect())
+        self._timer = self._wheel.at(self._clock() + OPEN_SECONDS, self._not_ready)
+        self._opening = asyncio.get_running_loop().create_task(self._connect())
 
     async def _connect(self) -> None:
         try:
@@ -188,17 +191,17 @@ class OpenAIMessageHandler:
             self._pinged = True
             connection.ping()
         self._frames_seen = connection.frames_received
-        self._timer = self._wheel.at(asyncio.get_running_loop().time() + KEEPALIVE_SECONDS, self._watch)
+        self._timer = self._wheel.at(self._clock() + KEEPALIVE_SECONDS, self._watch)
 
     # ---- towards the model ----------------------------------------------------------------------
 
     def hear(self, payload: bytes, size: int) -> None:
         """Takes the caller's audio as base64 text that stands for `size` bytes. Once per frame."""
-        self.heard_bytes += size
         if self._direct:
             self._connection.send_text(APPEND_HEAD + payload + APPEND_TAIL)  # type: ignore[union-attr]
-        elif not self._closed:
-            self._early.push(decode(payload))
+        elif self._closed or not self._early.push(decode(payload)):
+            return
+        self.heard_bytes += size
 
     @property
     def dropped_bytes(self) -> int:
@@ -264,7 +267,7 @@ class OpenAIMessageHandler:
             handler = self._HANDLERS.get(event["type"])
             if handler is not None:
                 handler(self, event)
-        except (InvalidEvent, KeyError, TypeError, AttributeError) as error:
+        except (InvalidEvent, KeyError, TypeError, ValueError, AttributeError) as error:
             # Theirs, not ours: an event whose fields are not as documented must not end the call.
             self.invalid_events += 1
             if self.invalid_events == 1:
@@ -280,7 +283,7 @@ class OpenAIMessageHandler:
         self.ready = True
         if self._timer is not None:
             self._timer.cancel()
-        self._timer = self._wheel.at(asyncio.get_running_loop().time() + KEEPALIVE_SECONDS, self._watch)
+        self._timer = self._wheel.at(self._clock() + KEEPALIVE_SECONDS, self._watch)
         self._send_early()
         self._listener.model_ready()
 

@@ -20,6 +20,8 @@ _MEDIA = re.compile(
     rb'"chunk":"\d+","timestamp":"(\d{1,12})","payload":"'
 )
 _STREAM_SID = re.compile(r"MZ[0-9a-f]{32}")
+_CALL_SID = re.compile(r"CA[0-9a-fA-F]{32}")
+_MAX_TIMESTAMP_MS = 10**12
 
 Media = tuple[int, bytes, int]
 """A frame of the caller's audio: the line's timestamp in ms, base64 text, and the bytes it stands for."""
@@ -55,7 +57,7 @@ def parse_media(message: bytes, tail: bytes) -> Media | None:
         None for every other message, and for every other layout of this one.
     """
     head = _MEDIA.match(message)
-    if head is None or not message.endswith(tail):
+    if head is None or not message.endswith(tail, head.end()):
         return None
     payload = message[head.end() : -len(tail)]
     size = payload_size(payload)
@@ -92,6 +94,8 @@ def media_of(parsed: dict[str, Any], stream_sid: str) -> Media | None:
             return None
         payload = media["payload"].encode("ascii")
         timestamp_ms = int(media["timestamp"])
+        if not -_MAX_TIMESTAMP_MS < timestamp_ms < _MAX_TIMESTAMP_MS:
+            raise ValueError("timestamp is out of range")
     except (KeyError, AttributeError, TypeError, ValueError) as error:
         raise InvalidMessage(f"media: {error!r}") from error
     size = payload_size(payload)
@@ -112,8 +116,8 @@ def start_of(parsed: dict[str, Any]) -> Start:
     stream_sid, call_sid = start.get("streamSid"), start.get("callSid")
     if not isinstance(stream_sid, str) or not _STREAM_SID.fullmatch(stream_sid):
         raise InvalidMessage("start: streamSid is missing or malformed")
-    if not isinstance(call_sid, str):
-        raise InvalidMessage("start: callSid is missing")
+    if not isinstance(call_sid, str) or not _CALL_SID.fullmatch(call_sid):
+        raise InvalidMessage("start: callSid is missing or malformed")
     media_format = start.get("mediaFormat", {})
     if not isinstance(media_format, dict) or media_format.get("encoding", "audio/x-mulaw") != "audio/x-mulaw":
         raise InvalidMessage("start: mediaFormat is not audio/x-mulaw")

@@ -37,10 +37,11 @@ MAX_MESSAGE = 64 << 10
 IDLE_BUFFER = 4 << 10
 """Bytes of receive buffer per phone line: ten media messages, so that a short stall is read at once."""
 
-MAX_ODD_FRAMES = 500
+MAX_ODD_FRAMES = 100
 """Control frames, fragments and binary frames that a phone line may send per second.
 
-Each costs some 15 us, a hundredth of a core at this rate; a real line sends a ping now and then.
+Each costs some 10 us, so a flood costs about a millisecond of the loop before it is cut off, no more than its
+handshake did; a real line sends a ping now and then.
 """
 
 OPEN_TIMEOUT = 5.0

@@ -1,0 +1,225 @@
+"""Whether the demonstration call really went through: what was expected, beside what was seen. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from handlehome.bench.demo_latency import LineItem
+from handlehome.bench.demo_script import Line
+from handlehome.store.records import CallRecord, TurnRecord
+
+TRUNCATION_MS = 100.0
+"""How far what the daemon takes for heard may be from what the line really played."""
+
+WORDS_APART = 2
+"""How many words the daemon may be off there; it knows how the speech is distributed no better than we."""
+
+TAIL_BYTES = 1600
+"""Of the caller's audio, what may be under way when the call is closed: 200 ms."""
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One thing that had to be so.
+
+    Attributes:
+        what: Its name.
+        passed: Whether it was.
+        seen: What was seen, a sentence.
+        expected: What should have been.
+    """
+
+    what: str
+    passed: bool
+    seen: str
+    expected: str = ""
+
+
+@dataclass(slots=True)
+class Evidence:
+    """All that is known of a call afterwards.
+
+    Attributes:
+        lines: What was to be said.
+        trouble: What broke the conversation off; empty when it ran to its end.
+        record: The stored record.
+        items: The model's items as the line saw them, in order.
+        truncations: `(item_id, audio_end_ms, accepted)` of each truncation that the model was sent.
+        spoken: What the caller's line sent.
+        understood: What the model received.
+        audible: What the caller's line played, without the silence between.
+        line_problems: What Twilio would have complained of.
+        model_problems: What OpenAI would have complained of.
+        logged_errors: Lines of the daemon's error.log.
+        exit_status: The daemon's; None if it was not stopped.
+    """
+
+    lines: Sequence[Line]
+    trouble: str = ""
+    record: CallRecord | None = None
+    items: list[LineItem] = field(default_factory=list)
+    truncations: list[tuple[str, int, bool]] = field(default_factory=list)
+    spoken: bytes = b""
+    understood: bytes = b""
+    audible: bytes = b""
+    line_problems: list[str] = field(default_factory=list)
+    model_problems: list[str] = field(default_factory=list)
+    logged_errors: list[str] = field(default_factory=list)
+    exit_status: int | None = None
+
+    @property
+    def interrupted(self) -> TurnRecord | None:
+        """The record's interrupted turn, if there is exactly one."""
+        turns = [turn for turn in self.record.turns if turn.interrupted] if self.record else []
+        return turns[0] if len(turns) == 1 else None
+
+    def item(self, item_id: str) -> LineItem | None:
+        """What the line saw of an item."""
+        return next((item for item in self.items if item.item_id == item_id), None)
+
+
+def check_call(evidence: Evidence) -> list[Check]:
+    """Judges a call; it went through if all of the checks passed."""
+    checks = [
+        Check(
+            "conversation",
+            not evidence.trouble,
+            evidence.trouble or f"{len(evidence.lines)} turns were spoken, to the end",
+            "every turn is spoken and the assistant hangs up after the goodbye",
+        )
+    ]
+    record = evidence.record
+    if record is None:
+        checks.append(Check("record", False, "no record of this call", "a record in the store"))
+    else:
+        checks += _record(record)
+        checks += _words(evidence.lines, record)
+        checks += _interruption(evidence, record)
+    checks += _audio(evidence)
+    checks.append(_none("Twilio's protocol", evidence.line_problems, "no violation"))
+    checks.append(_none("OpenAI's protocol", evidence.model_problems, "no violation"))
+    checks.append(_none("error.log", evidence.logged_errors, "empty"))
+    checks.append(
+        Check(
+            "end of the daemon",
+            evidence.exit_status == 0,
+            f"exit status {evidence.exit_status}",
+            "exit status 0 after SIGTERM",
+        )
+    )
+    return checks
+
+
+def _none(what: str, problems: Sequence[str], nothing: str) -> Check:
+    return Check(what, not problems, "; ".join(problems) or nothing, nothing)
+
+
+def _record(record: CallRecord) -> list[Check]:
+    seen = f"{record.status}, {record.end_reason}, {len(record.legs)} media stream(s)"
+    expected = "ended, assistant_said_goodbye, 1 media stream(s)"
+    return [Check("record", seen == expected, seen, expected)]
+
+
+def _words(lines: Sequence[Line], record: CallRecord) -> list[Check]:
+    expected = [(line.role, line.text) for line in lines]
+    seen = [(turn.role, turn.text) for turn in record.turns]
+    if seen == expected:
+        return [Check("words and order", True, f"{len(seen)} turns, as they were spoken")]
+    wrong = [
+        Check(f"turn {number}", False, _quote(seen, number), _quote(expected, number))
+        for number in range(1, max(len(seen), len(expected)) + 1)
+        if seen[number - 1 : number] != expected[number - 1 : number]
+    ]
+    return [Check("words and order", False, f"{len(seen)} turns", f"{len(expected)} turns as below"), *wrong]
+
+
+def _quote(turns: Sequence[tuple[str, str | None]], number: int) -> str:
+    if number > len(turns):
+        return "no such turn"
+    role, text = turns[number - 1]
+    return f"{role} “{text}”" if text is not None else f"{role}, without words"
+
+
+def _interruption(evidence: Evidence, record: CallRecord) -> list[Check]:
+    cut = [line.text for line in evidence.lines if line.cut_after is not None]
+    seen = [turn.text for turn in record.turns if turn.interrupted]
+    turn = evidence.interrupted
+    checks = [
+        Check(
+            "interruption",
+            seen == cut,
+            f"{len(seen)} interrupted: {'; '.join(map(str, seen))}" if seen else "none",
+            f"{len(cut)} interrupted: {'; '.join(cut)}",
+        )
+    ]
+    if turn is None:
+        return checks
+    told = "; ".join(
+        f"{'' if item_id == turn.id else 'another item, '}{ms} ms, {'accepted' if accepted else 'refused'}"
+        for item_id, ms, accepted in evidence.truncations
+    )
+    checks.append(
+        Check(
+            "truncation",
+            [(item_id, accepted) for item_id, _, accepted in evidence.truncations] == [(turn.id, True)],
+            told or "none",
+            "one, of the interrupted answer, accepted",
+        )
+    )
+    item = evidence.item(turn.id)
+    if item is None:
+        checks.append(Check("heard", False, "the line never got it", "a part of the answer"))
+        return checks
+    for name, claimed in (
+        ("heard, as recorded", turn.heard_ms),
+        *(("heard, as the model was told", float(ms)) for _, ms, _ in evidence.truncations),
+    ):
+        close = claimed is not None and abs(claimed - item.played_ms) <= TRUNCATION_MS
+        seen_ms = (
+            "nothing" if claimed is None else f"{claimed:.0f} ms; the line played {item.played_ms:.0f} ms"
+        )
+        checks.append(
+            Check(name, close, seen_ms, f"{item.played_ms:.0f} ms, give or take {TRUNCATION_MS:.0f}")
+        )
+    checks.append(_heard_words(turn, item))
+    return checks
+
+
+def _heard_words(turn: TurnRecord, item: LineItem) -> Check:
+    text, heard = turn.text or "", turn.heard_text or ""
+    share = item.played / item.generated
+    proper = text.startswith(heard) and 0 < len(heard) < len(text)
+    apart = abs(len(heard.split()) - share * len(text.split()))
+    return Check(
+        "words heard",
+        proper and apart <= WORDS_APART + 1,
+        f"{len(heard.split())} of {len(text.split())}: “{heard}”",
+        f"the first words of the answer, of which {share:.0%} was heard; {WORDS_APART} more or fewer",
+    )
+
+
+def _audio(evidence: Evidence) -> list[Check]:
+    missing = len(evidence.spoken) - len(evidence.understood)
+    whole = evidence.spoken.startswith(evidence.understood) and 0 <= missing <= TAIL_BYTES
+    assistants = [line.recording.ulaw for line in evidence.lines if line.role == "assistant"]
+    expected = b"".join(
+        ulaw[: item.played] if item.cut else ulaw
+        for ulaw, item in zip(assistants, evidence.items, strict=False)
+    )
+    same = evidence.audible == expected and len(assistants) == len(evidence.items)
+    return [
+        Check(
+            "caller's audio",
+            bool(evidence.understood) and whole,
+            f"{len(evidence.understood):,} of {len(evidence.spoken):,} bytes at the model, "
+            f"{'all the same' if whole else 'not what was spoken'}",
+            f"the model gets each byte once and in order (the last {TAIL_BYTES // 8} ms may be cut by the end)",
+        ),
+        Check(
+            "assistant's audio",
+            bool(evidence.audible) and same,
+            f"{len(evidence.audible):,} bytes audible, {'all the same' if same else 'not what the model sent'}",
+            f"{len(expected):,} bytes, each once and in order",
+        ),
+    ]

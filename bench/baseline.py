@@ -1,7 +1,7 @@
 """The relay that ours is measured against: two plain `async for` loops on websockets and orjson.
 
 What a good programmer writes in an afternoon, with everything that makes this style fast: uvloop, no
-compression, orjson on bytes, no limit on the receive queues, the collector frozen after start. Per call it
+compression, orjson, no limit on the receive queues, the collector frozen after start. Per call it
 does what samples of this kind do:
 
 * connects to the model and sends `session.update`, waits for `session.updated`, asks for the greeting;
@@ -19,9 +19,11 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import gc
 import signal
 from collections import deque
+from collections.abc import AsyncIterator
 from typing import Any
 
 import orjson
@@ -134,12 +136,13 @@ class Relay:
         await self._model.send(orjson.dumps(event), text=True)
 
 
-async def serve_baseline(port: int, model_url: str) -> None:
-    """Serves until SIGTERM or SIGINT; prints where it listens.
+@contextlib.asynccontextmanager
+async def serving(model_url: str, port: int = 0) -> AsyncIterator[int]:
+    """Serves on 127.0.0.1 and gives the port.
 
     Args:
-        port: On 127.0.0.1; 0 takes a free one.
         model_url: Where each call's session is opened.
+        port: 0 takes a free one.
 
     Raises:
         OSError: The port can't be had.
@@ -152,25 +155,29 @@ async def serve_baseline(port: int, model_url: str) -> None:
         except (ConnectionClosed, OSError) as error:
             print(f"A call ended early: {error!r}", flush=True)
 
+    async with serve(answer, "127.0.0.1", port, compression=None, max_queue=None) as server:
+        yield next(iter(server.sockets)).getsockname()[1]
+
+
+async def _run(port: int, model_url: str) -> None:
     stopped = asyncio.Event()
     for signum in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(signum, stopped.set)
-    async with serve(answer, "127.0.0.1", port, compression=None, max_queue=None) as server:
-        port = next(iter(server.sockets)).getsockname()[1]
+    async with serving(model_url, port) as listening_port:
         gc.collect()
         gc.freeze()
         gc.set_threshold(50_000, 20, 100)
-        print(f"The baseline answers on http://127.0.0.1:{port}", flush=True)
+        print(f"The baseline answers on http://127.0.0.1:{listening_port}", flush=True)
         await stopped.wait()
 
 
 def main() -> None:
-    """Runs it by itself."""
+    """Runs it by itself until SIGTERM or SIGINT; prints where it listens."""
     parser = argparse.ArgumentParser(prog="handlehome.bench.baseline")
     parser.add_argument("--port", type=int, default=0)
     parser.add_argument("--model-url", required=True)
     options = parser.parse_args()
-    uvloop.run(serve_baseline(options.port, options.model_url))
+    uvloop.run(_run(options.port, options.model_url))
 
 
 if __name__ == "__main__":

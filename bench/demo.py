@@ -16,7 +16,7 @@ import secrets
 import signal
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import uvloop
@@ -25,8 +25,9 @@ from handlehome.bench import demo_latency as latency
 from handlehome.bench import demo_script, wav
 from handlehome.bench.demo_checks import Evidence, check_call
 from handlehome.bench.demo_daemon import DaemonError, DemoDaemon, JournalReader, make_folder, running_daemon
-from handlehome.bench.demo_screen import Screen, Story
+from handlehome.bench.demo_screen import Screen
 from handlehome.bench.demo_script import Line
+from handlehome.bench.demo_story import Story
 from handlehome.bench.mouth import CallOverError
 from handlehome.bench.phone import PhoneCall
 from handlehome.bench.playback import SILENCE
@@ -38,12 +39,15 @@ from handlehome.bench.twiml import TwimlError
 from handlehome.store.calls import CallStoreError, SqliteCallStore
 from handlehome.store.records import CallRecord
 
-INTERRUPTIONS = 40
+INTERRUPTIONS = 25
 """Interruptions of a second, short call: the one of the conversation alone has no percentiles."""
 
 SAVE_SECONDS = 10.0
 REFRESH_SECONDS = 0.1
 FRAME_BYTES = 160
+START_DELAY_SECONDS = 0.15
+"""From the stream's connection to its `start`; the real Twilio takes longer."""
+
 CALL_TROUBLES = (WebhookError, TwimlError, CallOverError, TimeoutError, OSError, ValueError)
 
 
@@ -110,7 +114,7 @@ async def run_demo(
                 screen.done(
                     "Daemon", f"{daemon.url}  process {daemon.pid}, up in {daemon.start_seconds:.1f} s"
                 )
-                call = PhoneCall(daemon.url, auth_token=auth_token)
+                call = PhoneCall(daemon.url, auth_token=auth_token, start_delay=START_DELAY_SECONDS)
                 async with call:
                     evidence.trouble = await _converse(call, daemon, screen, lines)
                 delays: list[float] = []
@@ -135,7 +139,11 @@ async def run_demo(
     checks = check_call(evidence)
     screen.headline("Checks")
     screen.checks(checks)
-    _show_folder(screen, folder, daemon)
+    if daemon.exit_status:
+        screen.say("The daemon's last words:", "bold red")
+        for line in daemon.console()[-12:]:
+            screen.say(f"    {line}")
+    _show_folder(screen, folder)
     failed = sum(not check.passed for check in checks)
     screen.verdict(failed, len(checks))
     return not failed
@@ -153,9 +161,9 @@ async def _converse(call: PhoneCall, daemon: DemoDaemon, screen: Screen, lines: 
     gc.freeze()
 
     async def watch() -> None:
-        while not story.saved:
+        while not story.saved and daemon.process.returncode is None:
             story.tell(reader.new())
-            screen.status(_status(call))
+            screen.status(*_status(call))
             await asyncio.sleep(REFRESH_SECONDS)
 
     watching = asyncio.create_task(watch())
@@ -168,7 +176,8 @@ async def _converse(call: PhoneCall, daemon: DemoDaemon, screen: Screen, lines: 
             await demo_script.converse(call, lines)
         except CALL_TROUBLES as error:
             trouble = str(error) or type(error).__name__
-            await call.hang_up()
+            with contextlib.suppress(*CALL_TROUBLES):
+                await call.hang_up()
         with contextlib.suppress(TimeoutError):  # The missing record is noticed as such.
             await asyncio.wait_for(watching, SAVE_SECONDS)
     finally:
@@ -179,7 +188,7 @@ async def _converse(call: PhoneCall, daemon: DemoDaemon, screen: Screen, lines: 
 
 
 def _status(call: PhoneCall) -> tuple[float, bool, float]:
-    """Seconds since the stream began, whether the caller speaks, seconds that wait at the line to be heard."""
+    """What `Screen.status` shows."""
     if not call.live:
         return 0.0, False, 0.0
     leg, now = call.leg, time.monotonic()
@@ -225,9 +234,7 @@ def _collect(evidence: Evidence, call: PhoneCall, session: SimSession | None, da
     evidence.exit_status = daemon.exit_status
     evidence.line_problems = [f"{error.code} {error.reason}" for error in call.errors]
     evidence.line_problems += [f"{violation.code} {violation.reason}" for violation in call.violations]
-    evidence.logged_errors = [
-        str(line["message"]) for line in daemon.log() if line["level"] in {"ERROR", "CRITICAL"}
-    ]
+    evidence.logged_errors = daemon.errors()
     if session is None:
         evidence.model_problems = ["no session was opened"]
         return
@@ -301,6 +308,13 @@ def _show_latency(
             ("Barge-in", "the model hears the caller → the line is cleared", barge_in),
         ]
     )
+    load, cores = os.getloadavg()[0], os.cpu_count() or 1
+    if load > cores:
+        screen.say(
+            f"This machine was busy with other things (load {load:.1f} on {cores} cores): "
+            "the figures contain waiting for a CPU.",
+            "yellow",
+        )
     asked = next((at for at, _ in session.response_creates), leg.began)
     screen.say(
         "Measured by the simulators, outside the daemon, with no network in between. "
@@ -315,7 +329,7 @@ def _show_latency(
     )
 
 
-def _show_folder(screen: Screen, folder: Path, daemon: DemoDaemon) -> None:
+def _show_folder(screen: Screen, folder: Path) -> None:
     here = _relative(folder)
     screen.headline("Where it all lies, and how to go on")
     screen.pairs(
@@ -332,7 +346,7 @@ def _show_folder(screen: Screen, folder: Path, daemon: DemoDaemon) -> None:
     screen.pairs(
         [
             ("A model to try with", f"{command} simulate-openai"),
-            ("The daemon", f"OPENAI_REALTIME_URL=ws://127.0.0.1:8090/v1/realtime {command} start"),
+            ("The daemon", f"OPENAI_REALTIME_URL=ws://127.0.0.1:8090/v1/realtime OPENAI_API_KEY=any {command} start"),
             ("A call to it", f"{command} simulate-call"),
             ("A real number", "README.md: Twilio, OpenAI, tunnel and reverse proxy"),
         ]
@@ -343,7 +357,7 @@ def _not_started(screen: Screen, folder: Path, error: DaemonError) -> None:
     screen.working("")
     screen.say(f"✘ {error}. It printed:", "bold red")
     for line in error.console or ["(nothing)"]:
-        screen.say(f"    {line}")
+        screen.say(f"    {line}", "red")
     screen.say(f"Its folder: {_relative(folder)}", "dim")
 
 

@@ -144,13 +144,14 @@ def _quote(turns: Sequence[tuple[str, str | None]], number: int) -> str:
 def _interruption(evidence: Evidence, record: CallRecord) -> list[Check]:
     cut = [line.text for line in evidence.lines if line.cut_after is not None]
     seen = [turn.text for turn in record.turns if turn.interrupted]
+    numbers = [str(number) for number, turn in enumerate(record.turns, 1) if turn.interrupted]
     turn = evidence.interrupted
     checks = [
         Check(
             "interruption",
             seen == cut,
-            f"{len(seen)} interrupted: {'; '.join(map(str, seen))}" if seen else "none",
-            f"{len(cut)} interrupted: {'; '.join(cut)}",
+            f"{len(seen)}: turn {', '.join(numbers)}" if seen else "none",
+            f"{len(cut)}: {'; '.join(cut)}",
         )
     ]
     if turn is None:
@@ -172,13 +173,12 @@ def _interruption(evidence: Evidence, record: CallRecord) -> list[Check]:
         checks.append(Check("heard", False, "the line never got it", "a part of the answer"))
         return checks
     for name, claimed in (
-        ("heard, as recorded", turn.heard_ms),
-        *(("heard, as the model was told", float(ms)) for _, ms, _ in evidence.truncations),
+        ("heard, by the record", turn.heard_ms),
+        *(("heard, as told to the model", float(ms)) for _, ms, _ in evidence.truncations),
     ):
         close = claimed is not None and abs(claimed - item.played_ms) <= TRUNCATION_MS
-        seen_ms = (
-            "nothing" if claimed is None else f"{claimed:.0f} ms; the line played {item.played_ms:.0f} ms"
-        )
+        seen_ms = "nothing" if claimed is None else f"{claimed:.0f} ms"
+        seen_ms += f"; the line played {item.played_ms:.0f} ms"
         checks.append(
             Check(name, close, seen_ms, f"{item.played_ms:.0f} ms, give or take {TRUNCATION_MS:.0f}")
         )
@@ -214,12 +214,12 @@ def _audio(evidence: Evidence) -> list[Check]:
             bool(evidence.understood) and whole,
             f"{len(evidence.understood):,} of {len(evidence.spoken):,} bytes at the model, "
             f"{'all the same' if whole else 'not what was spoken'}",
-            f"the model gets each byte once and in order (the last {TAIL_BYTES // 8} ms may be cut by the end)",
+            f"each byte once and in order at the model; the last {TAIL_BYTES // 8} ms may be missing",
         ),
         Check(
             "assistant's audio",
             bool(evidence.audible) and same,
-            f"{len(evidence.audible):,} bytes audible, {'all the same' if same else 'not what the model sent'}",
+            f"{len(evidence.audible):,} bytes audible, {'all the same' if same else 'not what was sent'}",
             f"{len(expected):,} bytes, each once and in order",
         ),
     ]

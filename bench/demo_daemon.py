@@ -15,6 +15,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import orjson
 
 from handlehome.store.records import Event
@@ -85,6 +86,15 @@ class DemoDaemon:
             return []
         return [orjson.loads(line) for line in text[: text.rfind(b"\n") + 1].splitlines()]
 
+    def errors(self) -> list[str]:
+        """What it logged as an error, a line each, with the exception's last line."""
+        errors = []
+        for line in self.log():
+            if line["level"] in {"ERROR", "CRITICAL"}:
+                message, trace = str(line["message"]).splitlines(), str(line["exception"] or "").splitlines()
+                errors.append(" ".join(message[:1] + trace[-1:]))
+        return errors
+
     async def stop(self) -> int:
         """SIGTERM, and SIGKILL if that is not enough; returns the exit status."""
         if self.process.returncode is None:
@@ -98,18 +108,32 @@ class DemoDaemon:
         return self.exit_status
 
     async def wait_ready(self) -> None:
+        """Waits until it takes calls, as a load balancer does: by `/readyz`.
+
+        Raises:
+            DaemonError: It has ended, or is not ready in time.
+        """
         began = time.monotonic()
         while time.monotonic() - began < START_SECONDS:
             for line in self.log():
                 if line["event"] == "daemon_started":
                     self.url = f"http://127.0.0.1:{line['fields']['port']}"
-                    self.start_seconds = time.monotonic() - began
-                    return
+            if self.url and await _is_ready(self.url):
+                self.start_seconds = time.monotonic() - began
+                return
             if self.process.returncode is not None:
                 status = self.process.returncode
                 raise DaemonError(f"The daemon ended at once, with exit status {status}", self.console())
             await asyncio.sleep(POLL_SECONDS)
         raise DaemonError(f"The daemon did not answer within {START_SECONDS:.0f} s", self.console())
+
+
+async def _is_ready(url: str) -> bool:
+    async with httpx2.AsyncClient(trust_env=False) as client:
+        try:
+            return (await client.get(f"{url}/readyz")).status_code == 200
+        except httpx2.HTTPError:
+            return False
 
 
 def make_folder(working_directory: Path) -> Path:

@@ -9,21 +9,23 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import Self, TextIO
 
-from rich.console import Console
+from rich.console import Console, JustifyMethod
 from rich.live import Live
-from rich.padding import Padding
 from rich.rule import Rule
 from rich.table import Table
 from rich.text import Text
 
 from handlehome.bench.demo_checks import Check
 from handlehome.bench.demo_latency import percentile
-from handlehome.store.records import CallRecord, Event, TurnRecord
+from handlehome.store.records import CallRecord, TurnRecord
 
 PLAIN_WIDTH = 110
+"""Columns where there is no terminal to ask."""
 
 _WHO = {"caller": ("👤 Caller", "bold cyan"), "assistant": ("🤖 Assistant", "bold magenta")}
-_WHO_WIDTH = 14
+_TIME = (7, "right")
+_SPEAKER = (12, "left")
+_STEP = (29, "left")
 
 
 class Screen:
@@ -55,231 +57,180 @@ class Screen:
             self._live.update(Text(), refresh=True)
             self._live.stop()
 
-    # Lines
+    # Before and after the call
+
+    def say(self, text: str = "", style: str = "") -> None:
+        """A line of text; a long one is left to the terminal to wrap."""
+        self.console.print(Text(text, style), soft_wrap=True)
 
     def headline(self, title: str) -> None:
         """Begins a part."""
-        self.console.print()
+        self.say()
         self.console.print(Rule(Text(title, "bold"), align="left", characters="─", style="dim"))
 
-    def say(self, text: str = "", style: str = "") -> None:
-        """A line of text."""
-        self.console.print(Text(text, style), soft_wrap=True)
+    def working(self, what: str) -> None:
+        """What takes a moment, empty when nothing does any more; a line where there is no terminal."""
+        if self._live is not None:
+            self._live.update(Text(what and f"… {what}", "dim"), refresh=True)
+        elif what:
+            self.say(f"… {what}")
 
     def done(self, what: str, detail: str) -> None:
         """A step that has been taken."""
-        self._row(_STEP_WIDTH, Text.assemble(("✔ ", "green"), (what, "bold")), Text(detail))
+        self._row(_STEP, Text.assemble(("✔ ", "green"), (what, "bold")), Text(detail))
 
-    def _row(self, width: int, left: Text, *right: Text | Table, justify: JustifyMethod = "left") -> None:
-        """A column of fixed width and what stands right of it, wrapped there."""
-        grid = Table.grid(padding=(0, 2, 0, 0), expand=len(right) > 1)
-        grid.add_column(width=width, no_wrap=True, justify=justify)
-        grid.add_column(ratio=1)
-        if len(right) > 1:
-            grid.add_column(justify="right", no_wrap=True)
-        grid.add_row(left, *right)
-        self.console.print(grid)
-
-    def working(self, what: str) -> None:
-        """What takes a moment; gone when it is done. A line where there is no terminal."""
-        if self._live is not None:
-            self._live.update(Text(what and f"  {what}", "dim"), refresh=True)
-        elif what:
-            self.say(what)
-
-    def status(self, now: tuple[float, bool, float]) -> None:
-        """The live line at the bottom of a call; nothing where there is no terminal.
-
-        Args:
-            now: Seconds of the stream, whether the caller speaks, seconds of speech in hand at the line.
-        """
-        if self._live is None:
-            return
-        seconds, caller, queued = now
-        bar = "█" * round(queued * 10)
-        text = Text.assemble(
-            (f"{seconds:5.1f} s  ", "bold"),
-            ("👤 speaks" if caller else "👤       ", "bold cyan"),
-            "  ",
-            ("🤖 speaks" if queued else "🤖       ", "bold magenta"),
-            (f"  at the line, to be heard: {queued:4.2f} s ", "dim"),
-            (bar, "magenta"),
-        )
-        text.no_wrap = True
-        self._live.update(text, refresh=True)
+    def pairs(self, rows: Sequence[tuple[str, str]]) -> None:
+        """Names and what they stand for; not wrapped by us, so that it can be copied."""
+        width = max(len(name) for name, _ in rows) + 2
+        for name, value in rows:
+            self.console.print(Text.assemble((f"{name:<{width}}", "dim"), value), soft_wrap=True)
 
     def verdict(self, failed: int, of: int) -> None:
         """The last line."""
         self.say()
         if failed:
-            self.say(
-                f"✘ The call did not go through as it should: {failed} of {of} checks failed.", "bold red"
-            )
+            self.say(f"✘ The call did not go through: {failed} of {of} checks failed.", "bold red")
         else:
             self.say(f"✔ The call went through: {of} of {of} checks passed.", "bold green")
 
+    # The call
+
+    def status(self, seconds: float, caller: bool, queued: float) -> None:
+        """The live line at the bottom; nothing where there is no terminal.
+
+        Args:
+            seconds: Since the media stream began.
+            caller: The caller speaks.
+            queued: Seconds of the assistant's speech that the line has in hand.
+        """
+        if self._live is None:
+            return
+        text = Text.assemble(
+            (f"{seconds:5.1f} s  ", "bold"),
+            ("👤 speaks" if caller else "👤       ", _WHO["caller"][1]),
+            "  ",
+            ("🤖 speaks" if queued else "🤖       ", _WHO["assistant"][1]),
+            ("   the line has in hand ", "dim"),
+            f"{queued:4.2f} s ",
+            ("█" * round(queued * 10), "magenta"),
+            no_wrap=True,
+        )
+        self._live.update(text, refresh=True)
+
     def happened(self, at_ms: float, text: str, style: str = "") -> None:
-        """A line with its call time."""
-        self._at(at_ms, Text(text, style))
+        """Something of the call, with its call time."""
+        self._row(_TIME, _clock(at_ms), Text(text, style))
 
     def turn(self, turn: TurnRecord) -> None:
-        """A turn of the conversation."""
+        """A turn of the conversation, and how long the caller waited for it."""
         label, style = _WHO[turn.role]
-        grid = Table.grid(padding=(0, 2, 0, 0), expand=False)
-        grid.add_column(width=_WHO_WIDTH, no_wrap=True)
-        grid.add_column(ratio=1)
-        words = Text(turn.text or "…")
-        if turn.response_ms is not None:
-            words.append(f"  ⏱ answered after {turn.response_ms:.0f} ms", "dim green")
-        grid.add_row(Text(label, style), words)
-        self._at(turn.start_ms, grid)
+        body = Table.grid(padding=(0, 2, 0, 0), expand=True)
+        body.add_column(width=_SPEAKER[0], no_wrap=True)
+        body.add_column(ratio=1)
+        body.add_column(justify="right", no_wrap=True)
+        answered = "" if turn.response_ms is None else f"⏱ {turn.response_ms:.0f} ms"
+        body.add_row(Text(label, style), Text(turn.text or "…"), Text(answered, "green"))
+        self._row(_TIME, _clock(turn.start_ms), body)
 
     def interruption(self, turn: TurnRecord) -> None:
         """The caller has cut in."""
-        body = Text("✋ The caller cuts in", "bold yellow")
-        body.append(
-            f": {turn.heard_ms or 0:.0f} ms were heard, up to “… {_last_words(turn.heard_text)}”", "yellow"
-        )
-        self._at(turn.end_ms, body)
+        last = " ".join((turn.heard_text or "").split()[-3:])
+        text = f"✋ The caller cuts in: {turn.heard_ms or 0:.0f} ms were heard, up to “… {last}”"
+        self._row(_TIME, _clock(turn.end_ms), Text(text, "bold yellow"))
 
-    def _at(self, at_ms: float | None, body: Text | Table) -> None:
-        grid = Table.grid(padding=(0, 2, 0, 0))
-        grid.add_column(justify="right", width=7, no_wrap=True)
-        grid.add_column(ratio=1)
-        grid.add_row(Text("" if at_ms is None else f"{at_ms / 1000:.1f} s", "dim"), body)
-        self.console.print(grid)
-
-    # Tables
+    # Results
 
     def record(self, record: CallRecord) -> None:
         """The stored record."""
-        duration = "?" if record.duration_ms is None else f"{record.duration_ms / 1000:.1f} s"
-        for name, value in (
-            ("_id", record.call_sid),
-            ("from, to", f"{record.from_}, {record.to} ({record.direction})"),
-            ("status", f"{record.status}: {record.end_reason}, after {duration}"),
-            ("legs", ", ".join(f"{leg.stream_sid} ({leg.end_reason})" for leg in record.legs)),
-        ):
-            self.console.print(Text.assemble((f"{name:<9} ", "dim"), value))
-        table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
-        for heading, justify in (("start", "right"), ("end", "right"), ("role", "left"), ("text", "left")):
-            table.add_column(heading, justify=justify, no_wrap=heading != "text")  # type: ignore[arg-type]  # a literal
-        table.add_column("heard", justify="right", no_wrap=True)
-        table.add_column("response", justify="right", no_wrap=True)
+        duration = "not ended" if record.duration_ms is None else f"{record.duration_ms / 1000:.1f} s"
+        self.pairs(
+            [
+                ("_id", record.call_sid),
+                ("from, to", f"{record.from_}, {record.to} ({record.direction})"),
+                ("status", f"{record.status}, {record.end_reason}, {duration}"),
+                ("legs", ", ".join(f"{leg.stream_sid} ({leg.end_reason})" for leg in record.legs)),
+            ]
+        )
+        self.say()
+        table = _table(("start", "right"), ("end", "right"), ("role", "left"))
+        table.add_column("text", ratio=1)
+        for heading in ("heard", "response"):
+            table.add_column(heading, justify="right", no_wrap=True)
         for turn in record.turns:
             table.add_row(
-                _seconds(turn.start_ms),
-                _seconds(turn.end_ms),
+                _clock(turn.start_ms),
+                _clock(turn.end_ms),
                 Text(turn.role, _WHO[turn.role][1]),
                 self._words(turn),
-                "" if turn.role == "caller" else _ms(turn.heard_ms),
+                _ms(turn.heard_ms),
                 _ms(turn.response_ms),
             )
         self.console.print(table)
 
     def _words(self, turn: TurnRecord) -> Text:
         """What was said, with what was not heard of it set off."""
-        text = turn.text or "…"
-        if not turn.interrupted:
+        text, heard = turn.text or "…", turn.heard_text or ""
+        if not turn.interrupted or not text.startswith(heard):
             return Text(text)
-        heard = turn.heard_text or ""
-        rest = text[len(heard) :].strip() if text.startswith(heard) else text
-        words = Text(heard)
-        words.append(" ✋ ", "bold yellow")
-        # Without colours the brackets tell it.
-        words.append(rest if self._live is not None else f"[not heard: {rest}]", "dim strike")
-        return words
+        rest = text[len(heard) :].strip()
+        # Brackets where there are no colours.
+        rest = rest if self.console.is_terminal else f"[not heard: {rest}]"
+        return Text.assemble(heard, (" ✋ ", "bold yellow"), (rest, "dim strike"))
 
     def comparison(self, rows: Sequence[tuple[str, str, str]]) -> None:
         """Who takes how much of the interrupted answer for heard: who, how long, which words."""
-        table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
-        table.add_column("", no_wrap=True)
-        table.add_column("heard", justify="right", no_wrap=True)
-        table.add_column("words")
+        table = _table(("", "left"), ("heard", "right"))
+        table.add_column("words", ratio=1)
         for row in rows:
-            table.add_row(*row)
+            table.add_row(*map(Text, row))
         self.console.print(table)
 
     def latency(self, rows: Sequence[tuple[str, str, Sequence[float]]]) -> None:
         """Added latency: name, what it is measured between, seconds."""
-        table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
-        table.add_column("", no_wrap=True)
-        table.add_column("measured")
+        table = _table(("", "left"))
+        table.add_column("", ratio=1)
         for heading in ("count", "p50", "p95", "p99"):
             table.add_column(heading, justify="right", no_wrap=True)
         for name, between, values in rows:
-            shares = (percentile(values, share) for share in (0.5, 0.95, 0.99))
-            numbers = (f"{value * 1000:.2f} ms" if values else "–" for value in shares)
-            table.add_row(Text(name, "bold"), between, str(len(values)), *numbers)
+            numbers = (f"{percentile(values, share) * 1000:.2f} ms" for share in (0.5, 0.95, 0.99))
+            seen = numbers if values else ("–", "–", "–")
+            table.add_row(Text(name, "bold"), between, str(len(values)), *seen)
         self.console.print(table)
 
     def checks(self, checks: Sequence[Check]) -> None:
-        """What was checked; of what failed, what was expected."""
+        """What was checked; of what failed, what was expected too."""
         for check in checks:
             if check.passed:
                 self.done(check.what, check.seen)
-            else:
-                self.console.print(Text.assemble(("✘ ", "bold red"), (check.what, "bold red")))
-                for name, text in (("expected", check.expected), ("seen", check.seen)):
-                    self.console.print(Padding(Text.assemble((f"{name:<9} ", "dim"), text), (0, 0, 0, 4)))
+                continue
+            detail = f"expected: {check.expected}\nseen:     {check.seen}"
+            self._row(_STEP, Text.assemble("✘ ", check.what, style="bold red"), Text(detail))
 
-    def pairs(self, rows: Sequence[tuple[str, str]]) -> None:
-        """Names and what they stand for; long values are not wrapped, so that they can be copied."""
-        width = max(len(name) for name, _ in rows) + 2
-        for name, value in rows:
-            self.console.print(Text.assemble((f"{name:<{width}}", "dim"), value), soft_wrap=True)
-
-
-class Story:
-    """Tells a call turn by turn from its journal, as it is written: what the daemon knows, no more.
-
-    Args:
-        screen: Where to tell it.
-    """
-
-    def __init__(self, screen: Screen) -> None:
-        self._screen = screen
-        self._began = 0.0
-        self._told: set[str] = set()
-        self._cut: set[str] = set()
-        self.saved = False
-
-    def tell(self, events: Sequence[Event]) -> None:
-        """Takes the next events of the journal."""
-        for event in events:
-            data = event.data
-            at_ms = (event.at - self._began) * 1000
-            match event.kind:
-                case "call_started":
-                    self._began = event.at
-                    self._screen.happened(0, f"📞 Call from {data['from']} to {data['to']}", "bold")
-                case "leg_started":
-                    self._screen.happened(at_ms, "🔌 The media stream is open")
-                case "turn":
-                    self._turn(TurnRecord.from_document(data))
-                case "call_ended":
-                    self._screen.happened(
-                        at_ms, f"👋 Call ended: {str(data['reason']).replace('_', ' ')}", "bold"
-                    )
-                case "call_saved":
-                    self._screen.happened(at_ms, "💾 The record is saved")
-                    self.saved = True
-
-    def _turn(self, turn: TurnRecord) -> None:
-        if turn.text and turn.id not in self._told and turn.start_ms is not None:
-            self._told.add(turn.id)
-            self._screen.turn(turn)
-        if turn.interrupted and turn.heard_text and turn.id not in self._cut:
-            self._cut.add(turn.id)
-            self._screen.interruption(turn)
+    def _row(self, column: tuple[int, str], left: Text, right: Text | Table) -> None:
+        """A column of fixed width, and the rest of the line, wrapped there."""
+        width, justify = column
+        grid = Table.grid(padding=(0, 2, 0, 0), expand=isinstance(right, Table))
+        grid.add_column(width=width, justify=_justify(justify), no_wrap=True)
+        grid.add_column(ratio=1, overflow="fold")
+        grid.add_row(left, right)
+        self.console.print(grid)
 
 
-def _last_words(text: str | None, count: int = 3) -> str:
-    return " ".join((text or "").split()[-count:])
+def _table(*columns: tuple[str, str]) -> Table:
+    """A table without lines, with narrow columns to begin with."""
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim", expand=True)
+    for heading, justify in columns:
+        table.add_column(heading, justify=_justify(justify), no_wrap=True)
+    return table
 
 
-def _seconds(ms: float | None) -> str:
-    return "" if ms is None else f"{ms / 1000:.1f} s"
+def _justify(name: str) -> JustifyMethod:
+    return "right" if name == "right" else "left"
+
+
+def _clock(ms: float | None) -> Text:
+    """Call time."""
+    return Text("" if ms is None else f"{ms / 1000:.1f} s", "dim")
 
 
 def _ms(ms: float | None) -> str:

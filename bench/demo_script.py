@@ -11,7 +11,7 @@ from handlehome.bench.playback import BYTES_PER_SECOND
 from handlehome.bench.realtime.script import Answer, Script
 from handlehome.bench.speech import Recording
 
-PAUSE_SECONDS = 0.3
+PAUSE_SECONDS = 0.2
 """What the caller leaves between the assistant's last word and his first."""
 
 ANSWER_SECONDS = 20.0
@@ -59,7 +59,7 @@ def conversation() -> tuple[Line, ...]:
 def seconds(lines: Sequence[Line]) -> float:
     """About how long a conversation takes: the speech, and what lies between question and answer."""
     spoken = sum(line.cut_after or line.recording.duration_ms / 1000 for line in lines)
-    return spoken + len(lines) * 0.45
+    return spoken + len(lines) * 0.35
 
 
 def model_script(lines: Sequence[Line]) -> Script:
@@ -72,7 +72,7 @@ def model_script(lines: Sequence[Line]) -> Script:
         Answer(
             text=line.text,
             audio=line.recording.ulaw,
-            think_ms=(120, 180),
+            think_ms=(100, 150),
             delta_ms=(60, 160),
             pace=8.0 if line.cut_after else 3.0,
             function_call=("end_call", "{}") if line is lines[-1] else None,
@@ -89,7 +89,7 @@ def model_script(lines: Sequence[Line]) -> Script:
 
 
 def talkative_script() -> Script:
-    """A model that answers at once and at length, as often as it is interrupted; speech is announced by hand."""
+    """A model that answers at length, as often as it is interrupted; by hand it is told when that is."""
     recording = speech.load("assistant-advice")
     answer = Answer(text=recording.text, audio=recording.ulaw, delta_ms=(60, 160))
     return Script(greeting=answer, answers=[answer], repeat=True, vad="manual")

@@ -169,8 +169,8 @@ class Load:
         window.totals = self.ledger.totals.since(totals)
         return window
 
-    async def settle(self, within: float = 2.0) -> int:
-        """Stops sending for a moment, and returns how many frames are missing at most `within` seconds later."""
+    async def settle(self, within: float = 5.0) -> int:
+        """Stops sending for a moment; returns how many frames are missing `within` seconds later."""
         self._sending = False
         for _ in range(round(within / FRAME_SECONDS)):
             if not self.ledger.totals.missing:

@@ -184,7 +184,7 @@ class ClientSocket(LoadSocket):
 
     def __init__(self) -> None:
         super().__init__()
-        self._answered: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+        self._refused: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._key = generate_key()
 
     async def connect(self, url: str, public_url: str = "", signature: str | None = None) -> None:
@@ -213,28 +213,29 @@ class ClientSocket(LoadSocket):
                     lambda: self, parts.hostname or "", parts.port or 80
                 )
                 transport.write(request.encode())
-                head = await self._answered
+                refused = await self._refused
         except TimeoutError as error:
             self.abort()
             raise HandshakeError(f"{url} did not answer within {OPEN_SECONDS} s") from error
-        status = head.partition(b"\r\n")[0].decode("latin-1")
-        if not self.is_open:
+        if refused:
             self.abort()
-            raise HandshakeError(f"{url} answered {status!r}")
+            raise HandshakeError(f"{url} {refused}")
 
     def connection_lost(self, exc: Exception | None) -> None:
-        if not self._answered.done():
+        if not self._refused.done():
             self._closing = True  # `connect` says so
-            self._answered.set_result(b"")
+            self._refused.set_result("hung up")
         super().connection_lost(exc)
 
     def _handshake(self, head: bytes) -> None:
-        if head.startswith(b"HTTP/1.1 101 ") and accept_key(self._key).encode() in head:
+        accepted = head.startswith(b"HTTP/1.1 101 ") and accept_key(self._key).encode() in head
+        if not self._refused.done():
+            status = head.partition(b"\r\n")[0].decode("latin-1")
+            self._refused.set_result("" if accepted else f"answered {status!r}")
+        if accepted:
             self._ready()
         else:
             self._closing = True
-        if not self._answered.done():
-            self._answered.set_result(head)
 
 
 class ServerSocket(LoadSocket):

@@ -3,12 +3,12 @@
 Twilio plays our audio at the far end of two delays that we cannot see: ours to the line, and the
 line's back to us. Three facts can be observed:
 
-* inbound media carries the line's own timestamp, 50 times a second, so the smallest difference
-  "arrival minus timestamp" over the last seconds is the line's clock plus the shortest way back;
+* inbound media carries the line's own timestamp, 50 times a second and without a pause, so the smallest
+  difference "arrival minus timestamp" of a while is the line's clock plus the shortest way back;
 * messages keep their order, so whatever arrives behind the frame stamped `ts` happened at the line
   within the 20 ms after `ts`, however late it arrived;
-* a mark that finds the playback buffer empty is echoed at once, so its round trip tells how long a
-  message of ours takes to act there.
+* a mark that finds the playback buffer empty is echoed at once, and so is one that `clear` takes out
+  of it: the echo tells how long a message of ours takes to act there.
 
 All results are in *line time*: the loop time at which an event at the line could have been known here
 at the earliest. In that frame a message sent at `t` acts at `t + reach`, and the unknown shortest way
@@ -17,75 +17,69 @@ back cancels out. No clock is read here; `now` is an argument, in seconds.
 
 from __future__ import annotations
 
-from collections import deque
+from typing import Final
 
-FRAME_SECONDS = 0.020
-WINDOW_SECONDS = 10.0
-"""Half of the time over which the clock offset's minimum is kept; a drifting clock is followed."""
+FRAME_SECONDS: Final = 0.020
 
-REACH_SAMPLES = 16
-REACH_MAX_SECONDS = 2.0
+WINDOW_SECONDS: Final = 30.0
+"""Half of the time over which the smallest difference is kept. Frames that met hardly any delay are rare
+where delays vary by hundreds of ms, so short windows are noisy; at 200 ppm a clock drifts 12 ms in 60 s."""
+
+REACH_SAMPLES: Final = 16
+"""The mean's memory: the newest sample counts for a 16th at least, so that it follows the network."""
+
+REACH_MAX_SECONDS: Final = 2.0
 
 
 class LineClock:
-    """Estimates when something happened at the line, and when something sent now will act there."""
+    """Estimates when something happened at the line, and when something sent now will act there.
 
-    __slots__ = (
-        "_jitter",
-        "_next_window",
-        "_offset",
-        "_offset_before",
-        "_offset_window",
-        "_reaches",
-        "_stamp",
-        "last_frame",
-        "reach",
-    )
+    Attributes:
+        reach: Seconds from sending a message to its acting at the line, in line time: a running mean;
+            0.0 as long as nothing is known.
+        samples: How many times that was measured.
+    """
+
+    __slots__ = ("_before", "_newest", "_offset", "_stamp", "_turn_at", "reach", "samples")
 
     def __init__(self) -> None:
-        self._offset: float | None = None
-        self._offset_window = 0.0
-        self._offset_before = 0.0
-        self._next_window = 0.0
-        self._stamp = 0.0
-        self._jitter = 0.0
-        self._reaches: deque[float] = deque(maxlen=REACH_SAMPLES)
         self.reach = 0.0
-        """Seconds from sending a message to its acting at the line, in line time: mean of samples."""
-        self.last_frame: float | None = None
-        """Loop time of the newest inbound frame."""
+        self.samples = 0
+        self._stamp = float("inf")  # of the newest frame, seconds; infinite before the first one
+        self._offset = 0.0  # smallest "arrival minus stamp" of this window and the one before
+        self._newest = 0.0  # ... of this window
+        self._before = 0.0  # ... of the one before
+        self._turn_at = 0.0  # when the next window begins
 
     def frame(self, now: float, timestamp_ms: int) -> None:
-        """Takes note of an inbound frame that carries the line's `timestamp_ms`."""
-        self.last_frame = now
-        self._stamp = stamp = timestamp_ms * 0.001
+        """Takes note of an inbound frame that carries the line's `timestamp_ms`. Once per frame."""
+        stamp = timestamp_ms * 0.001
         offset = now - stamp
-        known = self._offset
-        if known is None:
-            self._offset = self._offset_window = self._offset_before = offset
-            self._next_window = now + WINDOW_SECONDS
-            return
-        if offset < known:
-            self._offset = known = offset
-        self._offset_window = min(self._offset_window, offset)
-        if now >= self._next_window:
-            self._offset = min(self._offset_before, self._offset_window)
-            self._offset_before = self._offset_window
-            self._offset_window = offset
-            self._next_window = now + WINDOW_SECONDS
-        if not self._reaches:
-            # Until a round trip is known, the way there is taken to be as long as the way back varies.
-            self._jitter += (offset - known - self._jitter) * 0.1
-            self.reach = self._jitter
+        if offset < self._newest:
+            self._newest = offset
+            if offset < self._offset:  # noqa: PLR1730 - min() is slower, and this runs once per frame
+                self._offset = offset
+        if stamp < self._stamp:
+            # The first frame, or the line's clock was set back.
+            self._offset = self._newest = self._before = offset
+            self._turn_at = now + WINDOW_SECONDS
+        elif now >= self._turn_at:
+            self._offset = min(self._before, self._newest)
+            self._before = self._newest
+            self._newest = offset
+            self._turn_at = now + WINDOW_SECONDS
+        self._stamp = stamp
 
-    def event(self, now: float) -> float:
-        """The line time of something whose message arrived at `now`."""
-        if self._offset is None:
-            return now
-        # On average it happened in the middle of the 20 ms between two frames.
-        return min(now, self._offset + self._stamp + FRAME_SECONDS / 2)
+    def event(self, now: float) -> tuple[float, float]:
+        """The line times between which something happened whose message arrived at `now`."""
+        earliest = self._offset + self._stamp
+        latest = earliest + FRAME_SECONDS
+        if latest <= now:
+            return earliest, latest
+        return min(earliest, now), now
 
     def acted(self, sent: float, at: float) -> None:
         """Takes note that a message sent at `sent` acted at line time `at`."""
-        self._reaches.append(min(max(at - sent, 0.0), REACH_MAX_SECONDS))
-        self.reach = sum(self._reaches) / len(self._reaches)
+        self.samples += 1
+        sample = min(max(at - sent, 0.0), REACH_MAX_SECONDS)
+        self.reach += (sample - self.reach) / min(self.samples, REACH_SAMPLES)

@@ -24,9 +24,8 @@ def payload_size(payload: bytes) -> int:
     rest = payload.translate(None, _ALPHABET)
     if not rest:
         return length * 3 // 4
-    if rest == b"==" or rest == b"=":
-        if payload.endswith(rest):
-            return length * 3 // 4 - len(rest)
+    if rest in (b"=", b"==") and payload.endswith(rest):
+        return length * 3 // 4 - len(rest)
     return -1
 
 

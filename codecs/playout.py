@@ -1,20 +1,25 @@
 """The downlink's playout: what to send to the line when, and what of it was heard.
 
-Theory of operation. The model speaks faster than the ear listens. Audio goes to the line as it comes
-until the line is `lead` seconds ahead of the ear; the rest waits in a frame queue and follows in slices
-of 60 ms. All deadlines derive from `_play_end`, the time at which everything sent will have been
-played: a tick that comes late finds more room and sends more, and the schedule does not shift.
+Theory of operation
+-------------------
 
-The line plays one buffer, in order. Every *piece* sent is kept in a ledger (when, how much, of which
-item) until a mark proves that it was played. A mark follows the first piece of a run, every 60 ms of
-audio after that, and the end of an item. `clear` makes the line return all outstanding marks at once;
-such marks prove nothing, and a name carries a number so that they are told apart. Behind each
-`clear`, and at the start, a *probe* mark is sent into the then empty buffer: its echo shows how
-long a message takes to act there (see `lineclock`).
+The model speaks faster than the ear listens. Audio goes to the line as it comes until the line is `lead`
+seconds ahead of the ear; the rest waits in a frame queue and follows in slices of 60 ms. All deadlines
+derive from `_play_end`, the time at which everything sent will have been played: a tick that comes late
+finds more room and sends more, and the schedule does not shift.
 
-What was heard at a moment is: the last proven position, plus a replay of the ledger from there (a
-piece starts when the one before it ends, but not before it reached the line). So an answer that
-came too slowly and left gaps is accounted for as exactly as one that came in a burst.
+* **Marks.** A mark follows the first piece of a run, every 60 ms of audio after that, and the end of an item.
+  The `ledger` keeps what was sent until a mark proves that it was played, and reckons what happens between.
+* **Clear** makes the line return all outstanding marks at once: they prove nothing. A mark's name is a number
+  that is never used again, so a mark that comes late is known for what it is.
+* **Probes.** What was heard when `clear` acts there depends on how long `clear` takes to get there. That is
+  measured with marks that are echoed at the moment when they act (see `lineclock`): marks sent into the empty
+  buffer, at the start one after the other, and behind a `clear`; the first piece of a run; and the last mark
+  that `clear` takes out, when so much audio was in front of it that the ear can't have reached it.
+* **Prebuffer.** A run's start is held back as long as any of the recent items would have needed for none of
+  its audio to be late, whichever of its deltas had been the first: not at all with a model that is fast and
+  steady. What no prebuffer in bounds could have saved (a stall) doesn't count.
+* **Lost marks.** A mark that is overdue by seconds is given up, and what was in front of it counts as played.
 
 Nothing here reads a clock or touches a socket: `now` is loop time in seconds, the line is an interface.
 """
@@ -23,20 +28,35 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Final, Protocol
 
 from handlehome.codecs.framepool import FrameQueue
+from handlehome.codecs.ledger import BYTES_PER_SECOND, Heard, Item, Ledger
 from handlehome.codecs.lineclock import LineClock
 from handlehome.codecs.payload import decode, encode
 
-BYTES_PER_SECOND = 8000  # mu-law, 8 kHz, mono
-SLICE_BYTES = 480  # 60 ms: a multiple of 3, so that its base64 text carries no padding
-MARK_BYTES = 480
+__all__ = ["BYTES_PER_SECOND", "SLICE_BYTES", "Heard", "Line", "Playout"]
 
-PREBUFFER_MIN = 0.020
-PREBUFFER_START = 0.040
-PREBUFFER_MAX = 0.120
-PREBUFFER_DECAY = 0.8
+SLICE_BYTES: Final = 480
+"""60 ms: a multiple of 3, so that its base64 text carries no padding."""
+MARK_BYTES: Final = 480
+FIRST_BYTES: Final = 960
+"""What a run that was held back starts with, so that its first mark is soon reached."""
+
+PREBUFFER_START: Final = 0.040
+"""Until something is known of the model's pace, this much audio starts a run."""
+PREBUFFER_MAX: Final = 0.120
+PREBUFFER_MARGIN: Final = 0.010
+PREBUFFER_ITEMS: Final = 16
+"""The longest that one of so many items needed is what the next one gets."""
+STALL: Final = 2 * PREBUFFER_MAX
+
+FIRST_PROBES: Final = 8
+"""Round trips measured one after the other before the first audio, if there is the time."""
+CLEARED_SECONDS: Final = 0.1
+"""With so much audio (and no less than `reach`) between the ear and a mark, `clear` caused its echo."""
+LOST_SECONDS: Final = 10.0
+"""How overdue a mark is when it is given up."""
 
 
 class Line(Protocol):
@@ -52,58 +72,23 @@ class Line(Protocol):
         """Drops everything that the far end has not yet played."""
 
 
-@dataclass(frozen=True, slots=True)
-class Heard:
-    """How much of an item was played, in ms of its audio.
-
-    Attributes:
-        item_id: conversation item.
-        heard_ms: what the line had played; never more than `sent_ms`. Rounded down.
-        sent_ms: what was sent to the line.
-        complete: everything that came of the item was played, and its end is known.
-        since: line time at which its first sample was audible; None: nothing was.
-    """
-
-    item_id: str
-    heard_ms: int
-    sent_ms: int
-    complete: bool
-    since: float | None = None
-
-
-@dataclass(slots=True)
-class _Item:
-    """One item's bytes on their way: received from the model, sent to the line, played by it."""
-
-    item_id: str
-    start: int = 0
-    """Position in the line's stream of its first byte, once sent."""
-    received: int = 0
-    sent: int = 0
-    played: int = 0
-    ended: bool = False
-    underran: bool = False
-    first_sent: float | None = None
-    first_heard: float | None = None
-
-
-@dataclass(slots=True)
-class _Piece:
-    """Audio sent without a gap, between two marks at most."""
-
-    sent: float
-    size: int
-    item: _Item
-
-
 @dataclass(slots=True)
 class _Mark:
     name: str
     sent: float
     position: int
     """Bytes of the line's stream in front of it."""
-    probe: bool = False
+    probe: bool
+    """Echoed the moment that it (or the `clear` sent at `sent`) acts at the line."""
     void: bool = False
+
+
+@dataclass(slots=True)
+class _Waiting:
+    """Bytes of one item in the queue."""
+
+    item: Item
+    size: int
 
 
 class Playout:
@@ -112,16 +97,21 @@ class Playout:
     Args:
         line: where media, marks and clears go; called synchronously.
         queue: holds audio that may not be sent yet; its limit bounds an answer.
-        lead: seconds that the line may be ahead of the ear.
+        lead: seconds that the line may be ahead of the ear, 0.06 at least.
 
     Attributes:
         due: loop time at which `tick` wants to be called; None while nothing waits.
-        prebuffer: seconds of audio collected before a run starts, adapted to what underran.
-        underruns: times that the line ran dry in the middle of an item.
+        prebuffer: seconds that the next run's start is going to be held back, 0..`PREBUFFER_MAX`.
+        underruns: times that the line ran dry in the middle of an item, as far as that was due to the model.
         clock: the line's clock; the owner feeds it with inbound frames.
+
+    Raises:
+        ValueError: `lead` is less than a slice.
     """
 
     def __init__(self, line: Line, queue: FrameQueue, *, lead: float = 1.0) -> None:
+        if lead * BYTES_PER_SECOND < SLICE_BYTES:
+            raise ValueError(f"a lead of {lead} s is less than a slice")
         self.clock = LineClock()
         self.due: float | None = None
         self.prebuffer = PREBUFFER_START
@@ -130,27 +120,27 @@ class Playout:
         self._queue = queue
         self._lead = lead
         self._paused = False
-        self._holding = False  # a run's start is being collected
-        self._items: deque[_Item] = deque()  # in order; the last one receives
-        self._waiting: deque[list[Any]] = deque()  # [item, bytes of it in the queue]
-        self._pieces: deque[_Piece] = deque()  # sent, not yet proven as played
+        self._holding = False  # a run's start is held back until `due`
+        self._waiting: deque[_Waiting] = deque()  # whose the bytes in the queue are
+        self._needed: deque[float] = deque(maxlen=PREBUFFER_ITEMS)
+        self._ledger = Ledger()
+        self._item: Item | None = None  # the one that received last
         self._marks: deque[_Mark] = deque()  # sent, not yet echoed
         self._mark_number = 0
-        self._run: _Piece | None = None  # first piece of a run that found the line surely empty
-        self._sent = 0  # bytes, all in all
         self._unmarked = 0  # bytes sent behind the last mark
-        self._play_end = 0.0
-        self._proven = 0  # bytes that the last mark (or clear) accounts for
-        self._proven_at = 0.0  # line time of it
+        self._play_end = 0.0  # loop time at which all that was sent has been played, if it arrives at once
+        self._run: tuple[float, int] | None = (
+            None  # loop time and position of a run that began on an empty line
+        )
 
     def begin(self, now: float) -> None:
-        """Probes the empty line once; to be called when its stream starts."""
+        """Probes the empty line; to be called once, when its stream starts."""
         self._mark(now, probe=True)
 
     @property
     def outstanding(self) -> bool:
         """Whether audio is queued or sent that is not proven as played."""
-        return bool(self._pieces or self._waiting)
+        return bool(self._waiting) or self._ledger.open
 
     # ---- audio ----------------------------------------------------------------------------------
 
@@ -159,7 +149,7 @@ class Playout:
 
         Args:
             now: loop time.
-            item_id: conversation item; items are played in the order of their first audio.
+            item_id: conversation item; audio is played in the order in which it comes.
             payload: base64 text, spliced into the message as it is when it can go at once.
             size: bytes of mu-law that it stands for.
 
@@ -168,33 +158,27 @@ class Playout:
         """
         if not size:
             return True
-        item = self._items[-1] if self._items else None
+        item = self._item
         if item is None or item.item_id != item_id or item.ended:
-            item = _Item(item_id)
-            self._items.append(item)
-        ahead = self._play_end - now
+            item = self._item = self._ledger.find(item_id) or Item(item_id)
+        late = now - item.received / BYTES_PER_SECOND
+        behind = late - item.earliest
+        if behind > item.behind and behind <= STALL:
+            item.behind = behind
+        if behind < 0 or behind > STALL:
+            item.earliest = late
         if not self._waiting and not self._paused:
-            if ahead > 0:
-                if ahead + size / BYTES_PER_SECOND <= self._lead:
-                    item.received += size
-                    self._send(now, item, payload, size)
-                    return True
-            elif self._start(item, -ahead, size):
+            ahead = self._play_end - now
+            if ahead <= 0:
+                self._start(item, size)
+                ahead = 0.0
+            if not self._holding and ahead + size / BYTES_PER_SECOND <= self._lead:
+                if not item.received:
+                    self._ledger.items.append(item)
                 item.received += size
                 self._send(now, item, payload, size)
                 return True
-        if not self._queue.push(decode(payload)):
-            return False
-        item.received += size
-        if self._waiting and self._waiting[-1][0] is item:
-            self._waiting[-1][1] += size
-        else:
-            self._waiting.append([item, size])
-        if self._holding and self.due is None:
-            self.due = now + self.prebuffer
-        if not self._holding or len(self._queue) >= self.prebuffer * BYTES_PER_SECOND:
-            self.tick(now, release=True)
-        return True
+        return self._keep(now, item, payload, size)
 
     def item_done(self, now: float, item_id: str) -> tuple[Heard, ...]:
         """Takes note that no more audio of the item will come.
@@ -202,91 +186,115 @@ class Playout:
         Returns:
             The items that are thereby known to be heard to their end.
         """
-        item = next((item for item in reversed(self._items) if item.item_id == item_id), None)
+        item = self._ledger.find(item_id)
         if item is None or item.ended:
             return ()
         item.ended = True
-        if not item.underran:
-            self.prebuffer = max(PREBUFFER_MIN, self.prebuffer * PREBUFFER_DECAY)
+        self._learn(item)
         if self._holding:
-            self.tick(now, release=True)
+            self._release(now)
         elif item.sent == item.received and self._unmarked:
             self._mark(now)
-        return self._completed()
+        return self._ledger.completed()
 
-    def tick(self, now: float, *, release: bool = False) -> None:
+    def tick(self, now: float) -> None:
         """Sends what may be sent at `now`; to be called at `due`, late is fine."""
-        if self._holding and not release and self.due is not None and now < self.due:
+        if self._holding and self.due is not None and now < self.due:
             return
+        self._release(now)
+
+    def pause(self) -> None:
+        """Sends no audio until `resume`: the line's socket takes no more."""
+        self._paused = True
+        self.due = None
+
+    def resume(self, now: float) -> None:
+        """Goes on after `pause`, catching up."""
+        self._paused = False
+        self._release(now)
+
+    def _keep(self, now: float, item: Item, payload: bytes, size: int) -> bool:
+        """Queues audio; False when the queue takes no more."""
+        waiting = self._waiting
+        if not self._queue.push(decode(payload)):
+            self._holding = self._holding and bool(waiting)
+            return False
+        if not item.received:
+            self._ledger.items.append(item)
+        item.received += size
+        if waiting and waiting[-1].item is item:
+            waiting[-1].size += size
+        else:
+            waiting.append(_Waiting(item, size))
+        if self._holding:
+            if self.due is None:
+                self.due = now + self.prebuffer
+            if not self._needed and len(self._queue) >= PREBUFFER_START * BYTES_PER_SECOND:
+                self._release(now)
+        elif self.due is None:
+            self._release(now)
+        return True
+
+    def _start(self, item: Item, size: int) -> None:
+        """Audio comes when the line is dry: holds it back, or not."""
+        if item.received and not item.ended:
+            self.underruns += 1
+            self._learn(item)
+        enough = not self._needed and size >= PREBUFFER_START * BYTES_PER_SECOND
+        self._holding = self.prebuffer > 0 and not enough
+
+    def _learn(self, item: Item) -> None:
+        """Adapts the prebuffer to how far an item's audio fell behind the ear."""
+        self._needed.append(item.behind + PREBUFFER_MARGIN)
+        self.prebuffer = min(max(0.0, *self._needed), PREBUFFER_MAX)
+
+    def _release(self, now: float) -> None:
+        """Sends what the lead allows."""
         self._holding = False
         self.due = None
-        if self._paused:
-            return
-        while self._waiting:
-            item, waiting = self._waiting[0]
-            room = int((self._lead - max(self._play_end - now, 0.0)) * BYTES_PER_SECOND)
-            size = min(waiting, max(SLICE_BYTES, room - room % SLICE_BYTES))
+        while self._waiting and not self._paused:
+            waiting = self._waiting[0]
+            # Rounded: at `due`, there has to be room for what `due` was reckoned for.
+            ahead = max(self._play_end - now, 0.0)
+            room = round((self._lead - ahead) * BYTES_PER_SECOND)
+            size = min(waiting.size, max(SLICE_BYTES, room - room % SLICE_BYTES if ahead else FIRST_BYTES))
             if size > room:
                 self.due = self._play_end - self._lead + size / BYTES_PER_SECOND
                 return
             chunk = self._queue.read(size)
             size = len(chunk)
-            if size == waiting:
+            if size == waiting.size:
                 self._waiting.popleft()
             else:
-                self._waiting[0][1] = waiting - size
-            self._send(now, item, encode(chunk), size)
+                waiting.size -= size
+            self._send(now, waiting.item, encode(chunk), size)
 
-    def pause(self) -> None:
-        """Sends nothing until `resume`: the line's socket takes no more."""
-        self._paused = True
-
-    def resume(self, now: float) -> None:
-        """Goes on after `pause`, catching up."""
-        self._paused = False
-        self.tick(now, release=True)
-
-    def _start(self, item: _Item, dry: float, size: int) -> bool:
-        """Begins a run on a dry line; False: collect some audio first."""
-        if item.received:
-            self.underruns += 1
-            item.underran = True
-            self.prebuffer = min(PREBUFFER_MAX, max(self.prebuffer * 1.5, self.prebuffer + dry / 2))
-        if size >= self.prebuffer * BYTES_PER_SECOND:
-            return True
-        self._holding = True
-        return False
-
-    def _send(self, now: float, item: _Item, payload: bytes, size: int) -> None:
+    def _send(self, now: float, item: Item, payload: bytes, size: int) -> None:
         self._line.media(payload)
+        ledger = self._ledger
         first_of_run = now >= self._play_end
         if first_of_run:
             self._play_end = now
-        if item.first_sent is None:
-            item.first_sent = now
-            item.start = self._sent
-        piece = self._pieces[-1] if self._pieces else None
-        if first_of_run or piece is None or not self._unmarked or piece.item is not item:
-            surely_empty = first_of_run and piece is None
-            piece = _Piece(now, size, item)
-            self._pieces.append(piece)
-            if surely_empty:
-                self._run = piece
-        else:
-            piece.size += size
-        item.sent += size
-        self._sent += size
-        self._unmarked += size
+            self._run = None if ledger.open else (now, ledger.sent)
+        unmarked = self._unmarked
+        ledger.add(now, item, size, unmarked > 0 and not first_of_run)
+        self._unmarked = unmarked = unmarked + size
         self._play_end += size / BYTES_PER_SECOND
-        if first_of_run or self._unmarked >= MARK_BYTES or (item.ended and item.sent == item.received):
+        if first_of_run or unmarked >= MARK_BYTES or (item.ended and item.sent == item.received):
             self._mark(now)
 
     def _mark(self, now: float, *, probe: bool = False) -> None:
         self._mark_number += 1
         name = str(self._mark_number)
         self._unmarked = 0
-        self._marks.append(_Mark(name, now, self._sent, probe))
+        marks = self._marks
+        marks.append(_Mark(name, now, self._ledger.sent, probe))
         self._line.mark(name)
+        lost = now - self._lead - LOST_SECONDS
+        if marks[0].sent < lost:
+            while marks[0].sent < lost:
+                marks.popleft()
+            self._ledger.settle(lost, self.clock.reach)
 
     # ---- what was heard -------------------------------------------------------------------------
 
@@ -296,23 +304,29 @@ class Playout:
         Returns:
             The items that are thereby known to be heard to their end, in order.
         """
-        if not any(mark.name == name for mark in self._marks):
+        marks = self._marks
+        if not marks or (marks[0].name != name and all(mark.name != name for mark in marks)):
             return ()
-        mark = self._marks.popleft()
-        while mark.name != name:
-            mark = self._marks.popleft()
+        mark = marks.popleft()
+        while mark.name != name:  # its echo is lost
+            mark = marks.popleft()
         if mark.void:
             return ()
-        at = self.clock.event(now)
+        earliest, latest = self.clock.event(now)
         if mark.probe:
-            self.clock.acted(mark.sent, at)
+            self.clock.acted(mark.sent, (earliest + latest) / 2)
+            if self.clock.samples < FIRST_PROBES and not self.outstanding:
+                self._mark(now, probe=True)
             return ()
-        run = self._run
-        if run is not None and self._pieces and run is self._pieces[0]:
-            self.clock.acted(run.sent, at - (mark.position - self._proven) / BYTES_PER_SECOND)
+        ledger = self._ledger
+        if self._run is not None:
+            sent, start = self._run
+            if start == ledger.proven:
+                played = (mark.position - start) / BYTES_PER_SECOND
+                self.clock.acted(sent, (earliest + latest) / 2 - played)
             self._run = None
-        self._prove(mark.position, at)
-        return self._completed()
+        ledger.reached(mark.position, earliest, latest)
+        return ledger.completed()
 
     def clear(self, now: float) -> tuple[Heard, ...]:
         """Stops: clears the line, forgets what waits.
@@ -322,84 +336,39 @@ class Playout:
             played when the clear acts there. Empty: nothing was playing, and nothing was sent.
         """
         # An item of which more was to come is cut short too, though all that came of it was heard.
-        if not self._items:
+        if not self._ledger.items:
             return ()
         self._line.clear()
+        reach = self.clock.reach
+        unreached = self._ledger.sent - self._unmarked - self._ledger.position(now + reach, reach)
         heard = self.stop(now)
-        self._mark(now, probe=True)
+        if self._marks and unreached > max(reach, CLEARED_SECONDS) * BYTES_PER_SECOND:
+            last = self._marks[-1]
+            last.sent, last.probe, last.void = now, True, False
+        else:
+            self._mark(now, probe=True)
         return heard
 
     def stop(self, now: float) -> tuple[Heard, ...]:
         """Like `clear`, for a line that is gone: sends nothing."""
         for mark in self._marks:
             mark.void = True
-        acts = now + self.clock.reach
-        self._prove(self._position(acts), acts)
-        heard = tuple(self._heard(item) for item in self._items)
-        self._items.clear()
+        heard = self._ledger.close(now + self.clock.reach, self.clock.reach)
         self._waiting.clear()
         self._queue.clear()
-        self._pieces.clear()
+        if self._item is not None and not self._item.ended:
+            self._learn(self._item)
+        self._item = None
         self._run = None
         self._holding = False
         self.due = None
         self._unmarked = 0
-        self._proven = self._sent
         self._play_end = now
         return heard
 
     def first_heard(self, item_id: str) -> float | None:
         """Line time at which the first sample of an item that is still playing was or will be audible."""
-        for item in self._items:
-            if item.item_id == item_id and item.first_sent is not None:
-                return item.first_heard or max(item.first_sent + self.clock.reach, self._proven_at)
-        return None
-
-    def _position(self, at: float) -> int:
-        """Bytes of the stream that the line has played at line time `at`."""
-        time = self._proven_at
-        position = self._proven
-        for piece in self._pieces:
-            time = max(time, piece.sent + self.clock.reach)
-            if at <= time:
-                break
-            played = int((at - time) * BYTES_PER_SECOND)
-            if played < piece.size:
-                return position + played
-            position += piece.size
-            time += piece.size / BYTES_PER_SECOND
-        return position
-
-    def _prove(self, position: int, at: float) -> None:
-        """Accounts for everything in front of `position`, played by line time `at`."""
-        todo = position - self._proven
-        while todo > 0 and self._pieces:
-            piece = self._pieces[0]
-            item = piece.item
-            size = min(piece.size, todo)
-            item.played += size
-            todo -= size
-            if item.first_heard is None:
-                item.first_heard = at - (position - item.start) / BYTES_PER_SECOND
-            if size == piece.size:
-                self._pieces.popleft()
-            else:
-                piece.size -= size
-        self._proven = position
-        self._proven_at = at
-
-    def _completed(self) -> tuple[Heard, ...]:
-        done: list[Heard] = []
-        while self._items and self._items[0].ended and self._items[0].played >= self._items[0].received:
-            done.append(self._heard(self._items.popleft()))
-        return tuple(done)
-
-    @staticmethod
-    def _heard(item: _Item) -> Heard:
-        return Heard(
-            item.item_id,
-            item.played * 1000 // BYTES_PER_SECOND,
-            item.sent * 1000 // BYTES_PER_SECOND,
-            item.ended and item.played >= item.received,
-            item.first_heard,
-        )
+        item = self._ledger.find(item_id)
+        if item is None or not item.sent:
+            return None
+        return self._ledger.begins(item, self.clock.reach)

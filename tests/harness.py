@@ -130,6 +130,9 @@ class RunningDaemon:
         return await asyncio.wait_for(self.process.wait(), within)
 
 
+START_SECONDS = 60.0
+"""How long a process may take to start, on a machine that starts many of them at once."""
+
 START = (sys.executable, "-m", "handlehome.relay.cli", "start")
 
 
@@ -176,7 +179,7 @@ async def running_daemon(
 
     reader = asyncio.create_task(read())
     try:
-        daemon.url = await asyncio.wait_for(ready, 20)
+        daemon.url = await asyncio.wait_for(ready, START_SECONDS)
         yield daemon
         if process.returncode is None:
             status = await daemon.stop()
@@ -189,7 +192,7 @@ async def running_daemon(
 
 
 async def failing_start(
-    folder: Path, settings: Mapping[str, str], within: float = 20.0
+    folder: Path, settings: Mapping[str, str], within: float = START_SECONDS
 ) -> tuple[int, list[str]]:
     """Starts a daemon that has to give up by itself.
 
@@ -214,20 +217,22 @@ class Stage:
     """A daemon, and a simulated model in which each call is given a script of its own.
 
     Attributes:
-        daemon: its process.
+        url: where the daemon answers.
+        daemon: its process, if it has one of its own.
         model: the simulator.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, keep_audio: bool = True) -> None:
+        self.url = ""
         self.daemon: RunningDaemon
-        self.model = RealtimeSimulator(self._take, api_key=KEY, seed=1)
+        self.model = RealtimeSimulator(self._take, api_key=KEY, seed=1, keep_audio=keep_audio)
         self._script = Script()
         self._taken = asyncio.Event()
         self._turn = asyncio.Lock()
 
     def phone(self, **options: Any) -> PhoneCall:
         """A phone that calls this daemon, with signatures."""
-        return PhoneCall(self.daemon.url, **{"auth_token": TOKEN, **options})
+        return PhoneCall(self.url, **{"auth_token": TOKEN, **options})
 
     async def dial(
         self, phone: PhoneCall, script: Script, how: Callable[[], Awaitable[object]] | None = None
@@ -266,10 +271,13 @@ class Stage:
 
 
 @asynccontextmanager
-async def running_stage(folder: Path, settings: Mapping[str, str] | None = None) -> AsyncIterator[Stage]:
+async def running_stage(
+    folder: Path, settings: Mapping[str, str] | None = None, *, keep_audio: bool = True
+) -> AsyncIterator[Stage]:
     """A daemon with its model."""
-    stage = Stage()
+    stage = Stage(keep_audio=keep_audio)
     async with stage.model, running_daemon(folder, stage.model.url, settings) as stage.daemon:
+        stage.url = stage.daemon.url
         yield stage
 
 

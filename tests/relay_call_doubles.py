@@ -56,6 +56,8 @@ class VirtualModel:
         self.active_response: str | None = None
         self.heard_bytes = 0
         self.heard = bytearray()
+        self.answers: list[str] = []
+        self.spoken: dict[str, int] = {}  # ms of audio by item
         self._numbers = 0
 
     # what a call asks
@@ -66,9 +68,11 @@ class VirtualModel:
             self.heard += base64.b64decode(payload, validate=True)
 
     def answer(self, purpose: str, instructions: str | None = None) -> None:
+        self.answers.append(purpose)
         self.log.append(("answer", purpose, instructions))
 
     def cut(self, item_id: str, heard_ms: int) -> None:
+        assert 0 <= heard_ms <= self.spoken.get(item_id, 0), "more than there was is an error of the API's"
         self.log.append(("cut", item_id, heard_ms))
 
     def cancel(self, response_id: str) -> None:
@@ -106,9 +110,14 @@ class VirtualModel:
     def speak(self, number: str, ms: int, text: str = "") -> None:
         if self.closed:
             return
-        self.listener.assistant_audio(f"resp_{number}", f"item_{number}", *audio(ms))
+        self.speak_item(number, f"item_{number}", ms)
         if text:
             self.listener.assistant_said(f"item_{number}", text, final=False)
+
+    def speak_item(self, number: str, item_id: str, ms: int) -> None:
+        """Audio of a further item of a response."""
+        self.spoken[item_id] = self.spoken.get(item_id, 0) + ms
+        self.listener.assistant_audio(f"resp_{number}", item_id, *audio(ms))
 
     def done(self, number: str, status: str = "completed", text: str | None = None) -> None:
         if self.closed:

@@ -2,11 +2,7 @@
 
 import pytest
 
-from handlehome.relay.call.call import (
-    CLOSE_SECONDS,
-    GOODBYE_SECONDS,
-    TRANSCRIPT_SECONDS,
-)
+from handlehome.relay.call.call import CLOSE_SECONDS, GOODBYE_SECONDS, TRANSCRIPT_SECONDS, Call
 from handlehome.relay.call.leg import ANSWER_BYTES
 from handlehome.relay.call.life import EndReason, Event, State
 from handlehome.relay.model.interface import ModelLost
@@ -15,7 +11,6 @@ from tests.relay_call_doubles import (
     GREETING,
     House,
     VirtualLine,
-    audio,
     calm,  # noqa: F401 - an autouse fixture
     stream_sid,
 )
@@ -36,8 +31,10 @@ def live(house: House | None = None) -> tuple[House, VirtualLine]:
     return house, line
 
 
-def call_of(house: House):
-    return house.models[0].listener
+def call_of(house: House) -> Call:
+    call = house.models[0].listener
+    assert isinstance(call, Call)
+    return call
 
 
 # ---- greeting ------------------------------------------------------------------------------------
@@ -110,7 +107,7 @@ def test_barge_in_clears_the_line_before_it_truncates_and_in_the_same_turn() -> 
 
 
 def test_late_audio_of_the_interrupted_answer_is_dropped() -> None:
-    house, line = live()
+    house, _ = live()
     model = house.models[0]
     number = model.begin()
     model.speak(number, 2000)
@@ -137,7 +134,7 @@ def test_an_item_of_which_nothing_was_heard_is_truncated_to_nothing() -> None:
     model.caller_starts("u1", 0)
     house.log.clear()
     for _ in range(2):
-        model.listener.assistant_audio("resp_1", "item_late", *audio(200))
+        model.speak_item("1", "item_late", 200)
     assert house.log == [("cut", "item_late", 0)]
     turn = next(turn for turn in house.record().turns if turn.id == "item_late")
     assert (turn.heard_ms, turn.interrupted) == (0, True)
@@ -148,7 +145,7 @@ def test_the_queued_items_behind_the_playing_one_are_truncated_too() -> None:
     model = house.models[0]
     model.begin()
     for item in ("a", "b", "c"):
-        model.listener.assistant_audio("resp_1", item, *audio(800))
+        model.speak_item("1", item, 800)
         model.listener.assistant_audio_done(item)
     house.clock.advance(1.0)
     house.log.clear()
@@ -170,6 +167,21 @@ def test_an_answer_heard_to_its_end_is_not_truncated() -> None:
     assert house.log == []
     turn = house.record().turns[0]
     assert (turn.heard_ms, turn.interrupted, turn.heard_text) == (500, False, None)
+
+
+def test_a_stalled_answer_is_interrupted_too_when_all_that_came_of_it_was_heard() -> None:
+    """More was to come, and the model believes that it was said."""
+    house, line = live()
+    model = house.models[0]
+    number = model.begin()
+    model.speak(number, 500)
+    line.speak(2000)
+    house.log.clear()
+    model.caller_starts("u1", 0)
+    model.speak(number, 200)
+    model.done(number, "cancelled")
+    assert house.log == [("clear",), ("cut", "item_1", 500)]
+    assert house.record().turns[0].interrupted is True
 
 
 def test_barge_in_never_claims_more_than_was_sent() -> None:
@@ -438,9 +450,9 @@ def test_the_response_time_is_from_the_end_of_speech_to_the_first_audible_sample
     model = house.models[0]
     model.caller_starts("u1", 0)
     model.caller_stops("u1", 2000)
-    house.clock.advance(0.4)
+    line.speak(400, 0xFF)
     model.say(600, "Oui ?")
-    house.clock.advance(2.0)
+    line.speak(1000, 0xFF)
     turn = house.record().turns[1]
     # The end of speech lies 1.5 s into what was heard, 0.9 s before the answer.
     assert turn.response_ms == pytest.approx(900, abs=130)

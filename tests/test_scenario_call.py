@@ -20,7 +20,7 @@ from handlehome.relay.assistant import load_assistant
 from handlehome.store.records import CallRecord, TurnRecord
 from tests.harness import KEY, TOKEN, Scenarios, Stage, running_stage
 
-scenarios = Scenarios[Stage](seconds=60)
+scenarios = Scenarios[Stage](seconds=120)
 
 
 @pytest.fixture(scope="module")

@@ -104,7 +104,8 @@ class Transcript:
 
     def assistant_audio(self, item_id: str, size: int) -> None:
         """The model has made `size` bytes of an answer's audio. Once per delta."""
-        self._turn(item_id, "assistant").audio_bytes += size
+        turn = self._turns.get(item_id) or self._turn(item_id, "assistant")
+        turn.audio_bytes += size
 
     def assistant_started(self, item_id: str, at_ms: int) -> None:
         """The first audio of an answer was sent to the line, to be audible at `at_ms`."""

@@ -259,8 +259,9 @@ class OpenAIMessageHandler:
             return
         delta = messages.parse_delta(message)
         if delta is not None:
-            self._speaking[delta[1]] = delta[0]
-            self._listener.assistant_audio(*delta)
+            response_id, item_id, payload, size = delta
+            self._speaking[item_id] = response_id
+            self._listener.assistant_audio(response_id, item_id, payload, size)
             return
         try:
             event = messages.parse_event(message)

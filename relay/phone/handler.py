@@ -236,12 +236,12 @@ class TwilioMessageHandler:
     def media(self, payload: bytes) -> None:
         """Sends base64 text of mu-law audio."""
         if self._connection is not None:
-            self._connection.send_text(self._outgoing.media(payload))
+            self._connection.send_text(self._outgoing.media_head + payload + Outgoing.TAIL)
 
     def mark(self, name: str) -> None:
         """Sends a mark."""
         if self._connection is not None:
-            self._connection.send_text(self._outgoing.mark(name))
+            self._connection.send_text(self._outgoing.mark_head + name.encode("ascii") + Outgoing.TAIL)
 
     def clear(self) -> None:
         """Drops what Twilio has not yet played."""

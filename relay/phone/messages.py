@@ -134,20 +134,20 @@ def start_of(parsed: dict[str, Any]) -> Start:
 
 
 class Outgoing:
-    """Composes messages for one stream; exactly Twilio's keys, since extra ones are a warning (31951)."""
+    """Composes messages for one stream; exactly Twilio's keys, since extra ones are a warning (31951).
 
-    __slots__ = ("_mark_head", "_media_head", "clear")
+    Attributes:
+        media_head: A `media` message is this, base64 text, and `TAIL`.
+        mark_head: A `mark` message is this, a name (ASCII without quotes or backslashes), and `TAIL`.
+        clear: A `clear` message.
+    """
+
+    TAIL = b'"}}'
+
+    __slots__ = ("clear", "mark_head", "media_head")
 
     def __init__(self, stream_sid: str) -> None:
         sid = stream_sid.encode("ascii")
-        self._media_head = b'{"event":"media","streamSid":"' + sid + b'","media":{"payload":"'
-        self._mark_head = b'{"event":"mark","streamSid":"' + sid + b'","mark":{"name":"'
+        self.media_head = b'{"event":"media","streamSid":"' + sid + b'","media":{"payload":"'
+        self.mark_head = b'{"event":"mark","streamSid":"' + sid + b'","mark":{"name":"'
         self.clear = b'{"event":"clear","streamSid":"' + sid + b'"}'
-
-    def media(self, payload: bytes) -> bytes:
-        """`media` of base64 text."""
-        return self._media_head + payload + b'"}}'
-
-    def mark(self, name: str) -> bytes:
-        """`mark`; `name` is ASCII without quotes or backslashes."""
-        return self._mark_head + name.encode("ascii") + b'"}}'

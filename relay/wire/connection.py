@@ -170,13 +170,25 @@ class Connection(asyncio.BufferedProtocol):
     def send_text(self, message: bytes) -> None:
         """Sends a whole text message, which must be UTF-8, in one frame and one write.
 
-        On a connection that is closing or closed the message is dropped and counted.
+        On a connection that is closing or closed the message is dropped and counted. Once per frame.
         """
-        self._send(TEXT, message)
+        transport = self._transport
+        if not self.is_open or transport is None:
+            self._too_late()
+            return
+        transport.write(encode_frame(TEXT, message, _masks.next() if self._is_client else None))
+        if self.write_paused:
+            self._check_write_buffer(transport)
 
     def send_binary(self, message: bytes) -> None:
         """Sends a whole binary message, as `send_text` does."""
-        self._send(BINARY, message)
+        transport = self._transport
+        if not self.is_open or transport is None:
+            self._too_late()
+            return
+        transport.write(encode_frame(BINARY, message, _masks.next() if self._is_client else None))
+        if self.write_paused:
+            self._check_write_buffer(transport)
 
     def ping(self) -> None:
         """Asks the peer for a sign of life: its pong adds to `frames_received`."""
@@ -307,14 +319,12 @@ class Connection(asyncio.BufferedProtocol):
 
     # Inside.
 
-    def _send(self, first: int, message: bytes) -> None:
-        transport = self._transport
-        if not self.is_open or transport is None:
-            self.messages_dropped += 1
-            counters.messages_dropped += 1
-            return
-        transport.write(encode_frame(first, message, _masks.next() if self._is_client else None))
-        if self.write_paused and transport.get_write_buffer_size() > self._max_write_buffer:
+    def _too_late(self) -> None:
+        self.messages_dropped += 1
+        counters.messages_dropped += 1
+
+    def _check_write_buffer(self, transport: asyncio.Transport) -> None:
+        if transport.get_write_buffer_size() > self._max_write_buffer:
             counters.write_overflows += 1
             self.abort("the peer does not read")
 

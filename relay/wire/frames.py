@@ -24,6 +24,20 @@ _LENGTH_64 = 127
 _GROWTH = 4
 
 
+def _header(first: int, masked: int, length: int) -> bytes:
+    if length < _LENGTH_16:
+        return bytes((first, masked | length))
+    if length < 1 << 16:
+        return bytes((first, masked | _LENGTH_16, length >> 8, length & 0xFF))
+    return bytes((first, masked | _LENGTH_64)) + length.to_bytes(8, "big")
+
+
+# Nearly every frame is a text frame of a few hundred bytes: looking its header up is half of making it.
+_CACHED = 1024
+_TEXT_HEADERS = tuple(_header(TEXT, 0, length) for length in range(_CACHED))
+_MASKED_TEXT_HEADERS = tuple(_header(TEXT, _MASKED, length) for length in range(_CACHED))
+
+
 def encode_frame(first: int, payload: bytes, mask: bytes | None = None) -> bytes:
     """Serialises one unfragmented data frame.
 
@@ -33,16 +47,13 @@ def encode_frame(first: int, payload: bytes, mask: bytes | None = None) -> bytes
         mask: Four unpredictable bytes for a client's frame, None for a server's.
     """
     length = len(payload)
-    masked = 0 if mask is None else _MASKED
-    if length < _LENGTH_16:
-        header = bytes((first, masked | length))
-    elif length < 1 << 16:
-        header = bytes((first, masked | _LENGTH_16, length >> 8, length & 0xFF))
-    else:
-        header = bytes((first, masked | _LENGTH_64)) + length.to_bytes(8, "big")
     if mask is None:
-        return header + payload
-    return header + mask + apply_mask(payload, mask)
+        if length < _CACHED and first == TEXT:
+            return _TEXT_HEADERS[length] + payload
+        return _header(first, 0, length) + payload
+    if length < _CACHED and first == TEXT:
+        return _MASKED_TEXT_HEADERS[length] + mask + apply_mask(payload, mask)
+    return _header(first, _MASKED, length) + mask + apply_mask(payload, mask)
 
 
 class MaskSource:
@@ -93,6 +104,8 @@ class FrameSplitter:
         "_idle_size",
         "_mask_bit",
         "_max_message",
+        "_medium_head",
+        "_medium_second",
         "_view",
         "deliver",
         "discarding",
@@ -122,6 +135,9 @@ class FrameSplitter:
         if idle_size < 14:
             raise ValueError(f"a buffer of {idle_size} bytes does not hold a frame header")
         self._mask_bit = _MASKED if masked else 0
+        # Header of a message of 126 to 65,535 bytes: its second byte, and its size.
+        self._medium_second = self._mask_bit | _LENGTH_16
+        self._medium_head = 8 if masked else 4
         self._max_message = max_message
         self._idle_size = idle_size
         self._buffer = bytearray(idle_size)
@@ -138,7 +154,7 @@ class FrameSplitter:
         """The receive buffer's present size in bytes."""
         return len(self._buffer)
 
-    def get_buffer(self) -> memoryview:
+    def get_buffer(self, _sizehint: int = -1) -> memoryview:
         """Returns the free part of the buffer, for the next read; it is never empty."""
         return self._view[self._filled :] if self._filled else self._view
 
@@ -165,6 +181,23 @@ class FrameSplitter:
     def buffer_updated(self, count: int) -> None:
         """Splits and hands out every frame that is whole after a read of `count` bytes."""
         buffer = self._buffer
+        head = self._medium_head
+        if (
+            self.fast
+            and not self._filled
+            and count > head
+            and buffer[0] == TEXT
+            and buffer[1] == self._medium_second
+            and (buffer[2] << 8) + buffer[3] + head == count
+            and count - head <= self._max_message
+        ):
+            # Nearly always: one whole text message of a few hundred bytes, and nothing else.
+            data = buffer[head:count]
+            message = apply_mask(data, buffer[4:8]) if self._mask_bit else bytes(data)
+            if message.isascii() or _is_utf8(message):
+                self.frames += 1
+                self.deliver(message)
+                return
         end = self._filled + count
         start = 0
         needed = 0  # size of the frame at `start`; 0 while its header is incomplete

@@ -25,7 +25,7 @@ from handlehome.bench.realtime.handle import SimSession
 from handlehome.bench.realtime.script import Script
 from handlehome.bench.realtime.server import RealtimeSimulator
 from handlehome.store.calls import SqliteCallStore
-from handlehome.store.records import CallRecord
+from handlehome.store.records import CallRecord, Event
 
 KEY = "sk-test-0123456789abcdef"
 TOKEN = "0123456789abcdef0123456789abcdef"
@@ -66,22 +66,21 @@ class RunningDaemon:
         finally:
             store.close()
 
-    def journal(self, call_sid: str) -> list[tuple[str, dict[str, Any]]]:
-        """Kind and data of a call's events in the journal, in order."""
+    def journal(self, call_sid: str) -> list[Event]:
+        """A call's events in the journal, in order."""
         database = sqlite3.connect(f"file:{self.data / 'journal.sqlite3'}?mode=ro", uri=True)
+        query = "SELECT at, kind, data FROM events WHERE call_sid = ? ORDER BY seq"
         with contextlib.closing(database):
-            rows = database.execute(
-                "SELECT kind, data FROM events WHERE call_sid = ? ORDER BY seq", (call_sid,)
-            )
-            return [(kind, orjson.loads(data)) for kind, data in rows]
+            rows = database.execute(query, (call_sid,)).fetchall()
+        return [Event(call_sid, at, kind, orjson.loads(data)) for at, kind, data in rows]
 
-    async def journal_until(self, call_sid: str, kind: str, within: float = 5.0) -> list[str]:
-        """Waits until the journal holds an event of a call; gives the kinds of all of the call's events."""
+    async def journal_until(self, call_sid: str, kind: str, within: float = 10.0) -> list[Event]:
+        """Waits until the journal holds an event of this kind of a call; gives the call's events."""
         async with asyncio.timeout(within):
             while True:
-                kinds = [each for each, _ in self.journal(call_sid)]
-                if kind in kinds:
-                    return kinds
+                events = self.journal(call_sid)
+                if any(event.kind == kind for event in events):
+                    return events
                 await asyncio.sleep(0.01)  # another process writes it: there is nothing to wait on
 
     async def wait_console(self, *parts: str, within: float = 10.0) -> str:

@@ -154,8 +154,8 @@ class Damage:
     Attributes:
         raised: by each attack; None where all went as it should.
         memory: the daemon's resident bytes: before, at the most, and afterwards.
-        files: its open files before and afterwards, those of its databases left out: SQLite keeps descriptors of
-            files that it has closed, since closing them would end its locks, and takes them for the next opening.
+        files: its open files before and afterwards, without its databases': SQLite keeps the descriptors
+            of files that it has closed for the next opening, since closing them would end its locks.
         call: what the ordinary call went through meanwhile.
         complaints: its simulators'.
         connections: opened by attackers.

@@ -382,7 +382,7 @@ FLOOD_SECONDS = 4.0
 
 async def idle_connections(siege: Siege) -> None:
     """Connections on which nothing is requested are cut after 5 s."""
-    cut_after(await many(siege, 900, b""), 4.5, 7.5)
+    cut_after(await many(siege, 1000, b""), 4.5, 7.5)
 
 
 async def connections_come_and_go(siege: Siege) -> None:

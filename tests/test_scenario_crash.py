@@ -166,8 +166,8 @@ async def killed_again(crash: Crash) -> None:
         for call_sid in crash.calls:
             await daemon.record(call_sid)
             check_record(daemon, call_sid)
-            kinds = await daemon.journal_until(call_sid, "call_saved")
-            assert kinds.count("call_ended") == 1
+            events = await daemon.journal_until(call_sid, "call_saved")
+            assert [event.kind for event in events].count("call_ended") == 1
         async with PhoneCall(daemon.url, auth_token=TOKEN) as phone:
             await phone.dial()  # and it answers
             await phone.ended()

@@ -18,10 +18,11 @@ async def test_acts_at_once(tmp_path: Path) -> None:
 
 
 @pytest.mark.soak
-async def test_acts_at_once_with_fifty_calls(tmp_path: Path) -> None:
+async def test_acts_at_once_with_fifty_calls(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The promised times: `clear`, the greeting and the webhook, with fifty calls running."""
     outcome = await campaign(tmp_path, calls=50, interruptions=20, webhooks=100)
-    print("\n" + outcome.row(50))
+    with capsys.disabled():
+        print("\n" + outcome.row(50))
     assert not outcome.faults
     assert quantile(outcome.clears, 0.99) < 2
     assert quantile(outcome.greetings, 0.95) < 5

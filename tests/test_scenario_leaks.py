@@ -45,7 +45,9 @@ async def test_calls_leave_nothing_behind(tmp_path: Path) -> None:
 
 
 @pytest.mark.soak
-async def test_a_thousand_calls_leave_nothing_behind(tmp_path: Path) -> None:
+async def test_a_thousand_calls_leave_nothing_behind(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """1,000 calls one after another and 100 at once: nothing is left, and memory is flat."""
     async with house(tmp_path, RESUME) as here:
         before = here.belongings()
@@ -59,13 +61,14 @@ async def test_a_thousand_calls_leave_nothing_behind(tmp_path: Path) -> None:
         for _ in range(10):
             await asyncio.gather(*(scenario(here.stage) for scenario in BADLY_ENDED))
         left = await here.settled(before)
-        print(
-            f"\n| leaks | 1,000 calls, 100 at once, {10 * len(BADLY_ENDED)} ended badly "
-            f"| tasks {len(left.tasks) - len(before.tasks):+d}, timers {left.timers - before.timers:+d}, "
-            f"blocks {left.blocks - before.blocks:+d}, "
-            f"files {sum(left.files.values()) - sum(before.files.values()):+d} "
-            f"| memory over the last 800: {(late - early) / 1024:+.0f} KiB |"
-        )
+        with capsys.disabled():
+            print(
+                f"\n| leaks | 1,000 calls, 100 at once, {10 * len(BADLY_ENDED)} ended badly "
+                f"| tasks {len(left.tasks) - len(before.tasks):+d}, timers {left.timers - before.timers:+d}, "
+                f"blocks {left.blocks - before.blocks:+d}, "
+                f"files {sum(left.files.values()) - sum(before.files.values()):+d} "
+                f"| memory over the last 800: {(late - early) / 1024:+.0f} KiB |"
+            )
         assert left == before
         assert late - early < 4 << 20
         assert len(here.store.recent(10_000)) == 1 + 100 + 1000 + 10 * len(BADLY_ENDED)

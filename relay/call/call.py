@@ -93,6 +93,34 @@ class Call:
         finished: called once, when nothing more comes: the record can be saved.
     """
 
+    __slots__ = (
+        "_began",
+        "_caller_origin",
+        "_clock",
+        "_dead_response",
+        "_done",
+        "_finished",
+        "_greeted",
+        "_leaving",
+        "_log",
+        "_opening",
+        "_premises",
+        "_retried",
+        "_speaking",
+        "_timers",
+        "_told",
+        "_transcript",
+        "barge_ins",
+        "call_sid",
+        "leg",
+        "legs",
+        "life",
+        "model",
+        "party",
+        "reconnects",
+        "stream_refused",
+    )
+
     def __init__(self, party: Party, premises: Premises, finished: Callable[[Call], None]) -> None:
         self.party = party
         self.call_sid = party.call_sid

@@ -35,6 +35,21 @@ class Leg:
         lead: seconds that the line may be ahead of the ear.
     """
 
+    __slots__ = (
+        "_clock",
+        "_frame_clock",
+        "_hear",
+        "_played",
+        "_queue",
+        "_timer",
+        "_wheel",
+        "number",
+        "playout",
+        "started",
+        "stream",
+        "stream_sid",
+    )
+
     def __init__(
         self,
         number: int,

@@ -84,6 +84,30 @@ class OpenAIMessageHandler:
         clock: the wheel's clock, seconds.
     """
 
+    __slots__ = (
+        "_clock",
+        "_closed",
+        "_connection",
+        "_direct",
+        "_early",
+        "_endpoint",
+        "_expired",
+        "_frames_seen",
+        "_listener",
+        "_log",
+        "_opening",
+        "_pinged",
+        "_session",
+        "_speaking",
+        "_timer",
+        "_wheel",
+        "heard_bytes",
+        "invalid_events",
+        "ready",
+        "responses",
+        "slow_deltas",
+    )
+
     def __init__(
         self,
         endpoint: Endpoint,

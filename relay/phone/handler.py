@@ -98,6 +98,24 @@ class TwilioMessageHandler:
         clock: loop time, seconds.
     """
 
+    __slots__ = (
+        "_clock",
+        "_connection",
+        "_frame",
+        "_frames",
+        "_frames_seen",
+        "_listener",
+        "_log",
+        "_outgoing",
+        "_quiet",
+        "_reception",
+        "_stream_sid",
+        "_tail",
+        "_timer",
+        "_wheel",
+        "slow_frames",
+    )
+
     def __init__(self, reception: Reception, wheel: TimerWheel, clock: Callable[[], float]) -> None:
         self._reception = reception
         self._wheel = wheel

@@ -118,6 +118,15 @@ class ClientConnection(Connection):
         refused_status: The HTTP status of an answer that is no switch to WebSocket, once it is known.
     """
 
+    __slots__ = (
+        "_client_protocol",
+        "_head",
+        "_headers",
+        "_owner",
+        "handshake",
+        "refused_status",
+    )
+
     def __init__(
         self,
         protocol: ClientProtocol,

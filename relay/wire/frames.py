@@ -178,7 +178,7 @@ class FrameSplitter:
         self._settle(0, 0, 0)
         return rest
 
-    def buffer_updated(self, count: int) -> None:
+    def buffer_updated(self, count: int) -> None:  # noqa: PLR0912 - a call would cost what it does
         """Splits and hands out every frame that is whole after a read of `count` bytes."""
         buffer = self._buffer
         head = self._medium_head

@@ -90,6 +90,12 @@ Gate = Callable[[UpgradeRequest], Receiver | Refusal]
 class ServerConnection(Connection):
     """A server-side connection that uvicorn hands over."""
 
+    __slots__ = (
+        "_gate",
+        "_server_protocol",
+        "_siblings",
+    )
+
     def __init__(
         self,
         gate: Gate,
@@ -201,6 +207,8 @@ def media_protocol(
     """
 
     class MediaProtocol(ServerConnection):
+        __slots__ = ()
+
         def __init__(self, *, server_state: ServerState, **_: object) -> None:
             super().__init__(
                 gate,

@@ -257,7 +257,8 @@ class Playout:
             # Rounded: at `due`, there has to be room for what `due` was reckoned for.
             ahead = max(self._play_end - now, 0.0)
             room = round((self._lead - ahead) * BYTES_PER_SECOND)
-            size = min(waiting.size, max(SLICE_BYTES, room - room % SLICE_BYTES if ahead else FIRST_BYTES))
+            slices = room - room % SLICE_BYTES if ahead else min(room, FIRST_BYTES)
+            size = min(waiting.size, max(SLICE_BYTES, slices))
             if size > room:
                 self.due = self._play_end - self._lead + size / BYTES_PER_SECOND
                 return

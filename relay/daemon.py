@@ -153,7 +153,14 @@ class Daemon:
                 target, request.headers.get("host"), request.headers.get("x-twilio-signature")
             )
             if verdict is not SignatureVerdict.VALID:
-                return Refusal(403, f"Twilio's signature is {verdict.value}.")
+                log_event(
+                    logger,
+                    Event.REFUSED,
+                    f"Refused the media socket's upgrade: the signature {verdict.value}"
+                    " (if it was Twilio: check PUBLIC_URL and TWILIO_AUTH_TOKEN)",
+                    reason=f"upgrade's signature {verdict.value}",
+                )
+                return Refusal(403, f"Twilio's signature {verdict.value}.")
         return TwilioMessageHandler(self.switchboard, self._wheel, self._clock)
 
     async def run(self, sockets: list[socket.socket]) -> None:

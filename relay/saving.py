@@ -52,6 +52,10 @@ class Archive:
                 log.error("The record can't be saved, next attempt in {:g} s: {}", wait, error)
                 await asyncio.sleep(wait)
                 wait = min(wait * 2, longest)
+            except Exception as error:  # a bug must not go unseen in a task that nobody awaits
+                # Another attempt would not help; the next start makes one all the same.
+                log.error("The journal holds no record of this call: {!r}", error)
+                return
             else:
                 self._journal.append(call_sid, "call_saved", {})
                 log_event(log, Event.SAVED, "The record is saved")

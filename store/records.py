@@ -362,10 +362,11 @@ class CallFold:
                 self._legs.setdefault(data["leg"], LegRecord(data["leg"], data.get("stream_sid"), at))
             case "leg_ended", _:
                 self._end_legs([data["leg"]], at, data.get("reason"))
-            case "turn", _:
+            case "turn", _ if isinstance(data.get("id"), str):
                 turn = TurnRecord.from_document(data)
+                after = data.get("after")
                 self._turns[turn.id] = turn
-                self._order.place(turn.id, data.get("after"), turn.start_ms)
+                self._order.place(turn.id, after if isinstance(after, str) else None, turn.start_ms)
             case "call_interrupted", "live":
                 self._end_legs(self._legs, self._last_at, "interrupted")
                 record = replace(record, status="interrupted")

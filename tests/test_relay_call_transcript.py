@@ -89,11 +89,19 @@ def test_items_that_are_no_turns_hold_their_place_only() -> None:
     """A function call and its result stand between the turns."""
     book = Book()
     book.caller("u1", None, 5000, 6000, "Un.")
-    book.transcript.placed("f1", "u1")
-    book.transcript.placed("o1", "f1")
+    book.transcript.placed("f1", "u1", spoken=False)
+    book.transcript.placed("o1", "f1", spoken=False)
     book.assistant("a1", "o1", 0, 500, "Deux.")
     book.caller("u2", "a1", 7000, 7500, "Trois.")
     assert [text for _, text in book.texts()] == ["Un.", "Deux.", "Trois."]
+
+
+def test_an_answer_that_begins_only_after_the_next_turn_was_placed_stands_in_front_of_it() -> None:
+    book = Book()
+    book.transcript.placed("a1", None)
+    book.caller("u1", "a1", 1000, 2000, "Allô ?")
+    book.transcript.heard("a1", 0, complete=False, since_ms=None)
+    assert [turn.id for turn in book.turns()] == ["a1", "u1"]
 
 
 def test_a_place_that_becomes_known_later_counts() -> None:
@@ -108,8 +116,8 @@ def test_a_place_that_becomes_known_later_counts() -> None:
 
 def test_places_in_a_circle_end() -> None:
     book = Book()
-    book.transcript.placed("x", "y")
-    book.transcript.placed("y", "x")
+    book.transcript.placed("x", "y", spoken=False)
+    book.transcript.placed("y", "x", spoken=False)
     book.caller("u1", "x", 0, 1, "Oui.")
     assert book.texts() == [("caller", "Oui.")]
 
@@ -221,7 +229,7 @@ def conversations(draw: st.DrawFn) -> list[Step]:
         start = now + draw(st.integers(1, 500))
         now = start + draw(st.integers(0, 3000))
         text = draw(st.none() | st.sampled_from(["Oui.", "Une fuite d'eau.", "Un deux trois."]))
-        add("places", lambda t, i=item, a=after: t.placed(i, a))  # type: ignore[misc]
+        add("places", lambda t, i=item, a=after, s=kind != "tool": t.placed(i, a, spoken=s))  # type: ignore[misc]
         if kind == "caller":
             add(item + "start", lambda t, i=item, s=start: t.caller_started(i, s))  # type: ignore[misc]
             add(item + "stop", lambda t, i=item, s=now: t.caller_stopped(i, s))  # type: ignore[misc]

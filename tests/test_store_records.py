@@ -413,3 +413,15 @@ def test_record_read_at_any_moment_does_not_disturb_the_fold(happened: list[Even
 
 def test_document_times_without_a_zone_are_utc() -> None:
     assert CallRecord.from_document({"_id": "CA1", "started_at": "2030-03-17T17:46:40"}).started_at == START
+
+
+@pytest.mark.parametrize("turn_id", [None, 7, [], {}])
+def test_turn_without_a_name_is_passed_over(turn_id: object) -> None:
+    """What a record is made of was checked before, but a journal outlives the code that wrote it."""
+    events = [
+        Event("CA1", 1.0, "call_started", {}),
+        Event("CA1", 2.0, "turn", {"id": turn_id, "after": turn_id, "role": "caller", "text": "x"}),
+        Event("CA1", 3.0, "turn", {"id": "a", "after": turn_id, "role": "caller", "text": "y"}),
+        Event("CA1", 4.0, "call_ended", {"reason": "caller_hung_up"}),
+    ]
+    assert [turn.text for turn in fold(events).turns] == ["y"]

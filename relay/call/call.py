@@ -347,7 +347,7 @@ class Call:
 
     def item_placed(self, item_id: str, after: str | None, role: str | None) -> None:
         """An item stands in the conversation."""
-        self._transcript.placed(item_id, after)
+        self._transcript.placed(item_id, after, spoken=role in ("user", "assistant"))
 
     def caller_said(self, item_id: str, text: str | None) -> None:
         """The words of a caller's turn."""

@@ -72,13 +72,16 @@ class Transcript:
         self._write = write
         self._turns: dict[str, _Turn] = {}
         self._places: dict[str, str | None] = {}
+        self._mute: set[str] = set()  # items that are no turns
         self._stopped_ms: int | None = None  # when the caller last fell silent
 
-    def placed(self, item_id: str, after: str | None) -> None:
-        """An item stands in the conversation behind `after`; it need not become a turn."""
+    def placed(self, item_id: str, after: str | None, *, spoken: bool = True) -> None:
+        """An item stands in the conversation behind `after`; only a `spoken` one can become a turn."""
         if self._places.get(item_id) is not None:
             return
         self._places[item_id] = after
+        if not spoken:
+            self._mute.add(item_id)
         turn = self._turns.get(item_id)
         if turn is not None:
             turn.after = self._turn_before(after)
@@ -152,9 +155,9 @@ class Transcript:
         return turn
 
     def _turn_before(self, after: str | None) -> str | None:
-        """The nearest turn in front, past items that are none (a function call, its output)."""
+        """The nearest item in front that may be a turn, past a function call or its output."""
         seen: set[str] = set()
-        while after is not None and after not in self._turns and after in self._places and after not in seen:
+        while after in self._mute and after not in seen:
             seen.add(after)
             after = self._places[after]
         return after

@@ -73,7 +73,7 @@ class Model(Protocol):
 
     @property
     def heard_bytes(self) -> int:
-        """Bytes of the caller's audio that the model has got or that wait for it; what was dropped is not in."""
+        """Bytes of the caller's audio that the model has got or that wait for it; not what was dropped."""
         ...
 
     def hear(self, payload: bytes, size: int) -> None:

@@ -68,6 +68,35 @@ def parse_event(message: bytes) -> dict[str, Any]:
     return event
 
 
+_TEXTS = ("item_id", "response_id", "transcript", "delta", "id")
+_TEXTS_OR_NULL = ("call_id", "name", "arguments", "status")
+_TIMES_MS = ("audio_start_ms", "audio_end_ms")
+_MAX_MS = 10**8  # a session lasts 3.6 million ms
+
+
+def check_event(event: dict[str, Any]) -> None:
+    """Checks the fields that are read of events, as far as they are there: what is kept must be sound.
+
+    Raises:
+        InvalidEvent: one is of the wrong kind, or out of range.
+    """
+    for part in (event, event.get("item", {}), event.get("response", {})):
+        if not isinstance(part, dict):
+            raise InvalidEvent("an item or a response is no object")
+        for name in _TEXTS:
+            if not isinstance(part.get(name, ""), str):
+                raise InvalidEvent(f"{name} is no string")
+        for name in _TEXTS_OR_NULL:
+            if not isinstance(part.get(name), str | None):
+                raise InvalidEvent(f"{name} is no string")
+    if not isinstance(event.get("previous_item_id"), str | None):
+        raise InvalidEvent("previous_item_id is no string")
+    for name in _TIMES_MS:
+        value = event.get(name, 0)
+        if not isinstance(value, int) or not 0 <= value <= _MAX_MS:
+            raise InvalidEvent(f"{name} is no time")
+
+
 def delta_of(event: dict[str, Any]) -> Delta:
     """The slow path of `parse_delta`: the same from a parsed event.
 

@@ -291,6 +291,7 @@ class OpenAIMessageHandler:
             event = messages.parse_event(message)
             handler = self._HANDLERS.get(event["type"])
             if handler is not None:
+                messages.check_event(event)
                 handler(self, event)
         except (InvalidEvent, KeyError, TypeError, ValueError, AttributeError) as error:
             # Theirs, not ours: an event whose fields are not as documented must not end the call.

@@ -24,6 +24,9 @@ START_SECONDS = 5.0
 SILENCE_SECONDS = 10.0
 """A line from which no media comes for this long is half-open."""
 
+_BROKEN = frozenset({1002, 1007, 1008, 1009})
+"""Codes with which the WebSocket below closes a connection whose peer breaks its rules."""
+
 _WATCHES = 5  # looks within SILENCE_SECONDS
 
 
@@ -109,6 +112,7 @@ class TwilioMessageHandler:
         "_outgoing",
         "_quiet",
         "_reception",
+        "_refused",
         "_stream_sid",
         "_tail",
         "_timer",
@@ -130,6 +134,7 @@ class TwilioMessageHandler:
         self._frames = 0
         self._frames_seen = 0
         self._quiet = 0
+        self._refused = False
         self._log = logger
         self.slow_frames = 0
 
@@ -159,6 +164,10 @@ class TwilioMessageHandler:
 
     def connection_lost(self, code: int, reason: str) -> None:
         """The socket is gone."""
+        if self._listener is None and not self._refused and code in _BROKEN:
+            # Nobody else would tell of it: there is no call yet.
+            detail = f"Media stream closed with {code}: {reason}"
+            log_event(self._log, Event.REFUSED, detail, reason=reason)
         self._end(StreamEnd.DROPPED, f"closed with {code} {reason}".strip())
         self._connection = None
 
@@ -199,6 +208,8 @@ class TwilioMessageHandler:
             case "stop":
                 self._end(StreamEnd.STOPPED, "stop")
                 self.close(1000, "stopped")
+            case "start":
+                self._refuse(Refusal.USED_TOKEN, "a second start")
             case _:
                 self._log.debug("Twilio sent an event that is not known here: {}", event)
 
@@ -228,6 +239,7 @@ class TwilioMessageHandler:
         self._refuse(Refusal.NO_START, "")
 
     def _refuse(self, refusal: Refusal, detail: str) -> None:
+        self._refused = True
         detail = f" ({detail})" if detail else ""
         log_event(
             self._log,

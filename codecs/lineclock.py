@@ -40,7 +40,7 @@ class LineClock:
         samples: How many times that was measured.
     """
 
-    __slots__ = ("_before", "_newest", "_offset", "_stamp", "_turn_at", "reach", "samples")
+    __slots__ = ("_newest", "_offset", "_stamp", "_turn_at", "reach", "samples")
 
     def __init__(self) -> None:
         self.reach = 0.0
@@ -48,7 +48,6 @@ class LineClock:
         self._stamp = float("inf")  # of the newest frame, seconds; infinite before the first one
         self._offset = 0.0  # smallest "arrival minus stamp" of this window and the one before
         self._newest = 0.0  # ... of this window
-        self._before = 0.0  # ... of the one before
         self._turn_at = 0.0  # when the next window begins
 
     def frame(self, now: float, timestamp_ms: int) -> None:
@@ -61,11 +60,10 @@ class LineClock:
                 self._offset = offset
         if stamp < self._stamp:
             # The first frame, or the line's clock was set back.
-            self._offset = self._newest = self._before = offset
+            self._offset = self._newest = offset
             self._turn_at = now + WINDOW_SECONDS
         elif now >= self._turn_at:
-            self._offset = min(self._before, self._newest)
-            self._before = self._newest
+            self._offset = self._newest
             self._newest = offset
             self._turn_at = now + WINDOW_SECONDS
         self._stamp = stamp

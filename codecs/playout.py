@@ -26,6 +26,7 @@ Nothing here reads a clock or touches a socket: `now` is loop time in seconds, t
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from dataclasses import dataclass
 from typing import Final, Protocol
@@ -50,6 +51,7 @@ PREBUFFER_MARGIN: Final = 0.010
 PREBUFFER_ITEMS: Final = 16
 """The longest that one of so many items needed is what the next one gets."""
 STALL: Final = 2 * PREBUFFER_MAX
+"""Audio that falls behind by more is not late but stalled."""
 
 FIRST_PROBES: Final = 8
 """Round trips measured one after the other before the first audio, if there is the time."""
@@ -129,9 +131,8 @@ class Playout:
         self._mark_number = 0
         self._unmarked = 0  # bytes sent behind the last mark
         self._play_end = 0.0  # loop time at which all that was sent has been played, if it arrives at once
-        self._run: tuple[float, int] | None = (
-            None  # loop time and position of a run that began on an empty line
-        )
+        # Loop time and position at which the current run began, if the line was surely empty then.
+        self._run: tuple[float, int] | None = None
 
     def begin(self, now: float) -> None:
         """Probes the empty line; to be called once, when its stream starts."""
@@ -245,8 +246,9 @@ class Playout:
 
     def _learn(self, item: Item) -> None:
         """Adapts the prebuffer to how far an item's audio fell behind the ear."""
-        self._needed.append(item.behind + PREBUFFER_MARGIN)
-        self.prebuffer = min(max(0.0, *self._needed), PREBUFFER_MAX)
+        if math.isfinite(item.behind):
+            self._needed.append(item.behind + PREBUFFER_MARGIN)
+            self.prebuffer = min(max(0.0, *self._needed), PREBUFFER_MAX)
 
     def _release(self, now: float) -> None:
         """Sends what the lead allows."""

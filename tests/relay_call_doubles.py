@@ -379,3 +379,24 @@ def admitted(switchboard: Switchboard, call_sid: str = CALL) -> str:
     answer = switchboard.incoming_call(incoming(call_sid))
     assert isinstance(answer, Accepted), answer
     return answer.token
+
+
+def asked(house: House) -> list[tuple[object, ...]]:
+    return [entry for entry in house.log if entry[0] == "answer"]
+
+
+def live(house: House | None = None) -> tuple[House, VirtualLine]:
+    """A call whose line is open and whose model is ready; its log is empty."""
+    house = house or House()
+    call = house.call()
+    house.models[0].become_ready()
+    line = house.line(call)
+    house.clock.advance(0.1)
+    house.log.clear()
+    return house, line
+
+
+def call_of(house: House) -> Call:
+    call = house.models[0].listener
+    assert isinstance(call, Call)
+    return call

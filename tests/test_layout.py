@@ -26,9 +26,13 @@ PACKAGES = sorted(MAY_IMPORT)
 MAY_IMPORT_BENCH = ("relay/cli.py", "relay/cli/")
 
 # Source modules without a test module of their own, each with the reason.
-UNTESTED: dict[str, str] = {}
+UNTESTED: dict[str, str] = {
+    "relay/daemon.py": "puts the parts together: every scenario test starts it, as a process of its own",
+    "relay/phone/desk.py": "types only; the tests of the webhooks and of the switchboard use each of them",
+}
 
 MAX_LINES = 600
+MAX_TEST_LINES = 900
 
 
 def sources(*folders: str) -> list[Path]:
@@ -195,10 +199,11 @@ def test_the_list_of_untested_modules_is_up_to_date() -> None:
     assert all(UNTESTED.values())
 
 
-def test_no_file_is_longer_than_600_lines() -> None:
+@pytest.mark.parametrize(("folders", "most"), [(PACKAGES, MAX_LINES), (["tests"], MAX_TEST_LINES)])
+def test_no_file_is_too_long(folders: list[str], most: int) -> None:
     long = {
         path.as_posix(): lines
-        for path in sources(*PACKAGES, "tests")
-        if (lines := len((ROOT / path).read_text(encoding="utf-8").splitlines())) > MAX_LINES
+        for path in sources(*folders)
+        if (lines := len((ROOT / path).read_text(encoding="utf-8").splitlines())) > most
     }
     assert long == {}

@@ -15,6 +15,7 @@ from tests.relay_call_doubles import (
     House,
     TwilioStream,
     admitted,
+    asked,
     calm,  # noqa: F401 - an autouse fixture
     incoming,
 )
@@ -37,10 +38,6 @@ def connected(call_sid: str = CALL, **options: float) -> tuple[House, Switchboar
     stream.media()
     assert stream.wire.is_open
     return house, switchboard, stream
-
-
-def asked(house: House) -> list[tuple[object, ...]]:
-    return [entry for entry in house.log if entry[0] == "answer"]
 
 
 # ---- admission -----------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
+from loguru import logger
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
@@ -284,13 +285,28 @@ async def test_unknown_events_and_fields_are_tolerated(office: Office) -> None:
         assert [entry[1] for entry in office.told] == [20, 80]
 
 
-async def test_a_second_start_changes_nothing(office: Office) -> None:
+@pytest.mark.parametrize("token", [TOKEN, "another"])
+async def test_a_second_start_is_the_end(office: Office, token: str) -> None:
+    """Twilio sends one; whoever sends another one has read the token somewhere."""
     async with streaming(office) as client:
-        await start(client, "another")
-        await start(client, streamSid=stream_sid(2))
-        await media(client, 20)
-        await office.until(lambda: len(office.told) == 1)
+        await start(client, token)
+        assert await closed_with(client) == (Refusal.USED_TOKEN.code, Refusal.USED_TOKEN.reason)
     assert len(office.starts) == 1
+    assert office.told == [("ended", StreamEnd.BROKEN)]
+
+
+@pytest.mark.parametrize("message", [json.dumps({"event": "x" * 65536}), "{", b"binary"])
+async def test_whoever_is_thrown_out_before_start_leaves_one_line(
+    office: Office, message: str | bytes
+) -> None:
+    lines: list[str] = []
+    sink = logger.add(lines.append, level="INFO", format="{message}")
+    async with dialled(office) as client:
+        await client.send(message)
+        code, _ = await closed_with(client)
+    logger.remove(sink)
+    (line,) = [line for line in lines if "closed with" in line]
+    assert f"closed with {code}" in line
 
 
 async def test_media_before_start_is_nobodys(office: Office) -> None:

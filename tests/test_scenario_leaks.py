@@ -70,5 +70,6 @@ async def test_a_thousand_calls_leave_nothing_behind(
                 f"| memory over the last 800: {(late - early) / 1024:+.0f} KiB |"
             )
         assert left == before
-        assert late - early < 4 << 20
+        # The page caches of two databases (2 MB each) fill up, and a thousand CallSids are remembered.
+        assert late - early < 8 << 20
         assert len(here.store.recent(10_000)) == 1 + 100 + 1000 + 10 * len(BADLY_ENDED)

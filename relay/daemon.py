@@ -118,6 +118,7 @@ class Daemon:
                     at_capacity=self._assistant.texts.line_full,
                     unavailable=self._assistant.texts.unavailable,
                     fallback=self._assistant.texts.unavailable,
+                    goodbye=self._assistant.texts.goodbye,
                 ),
             )
         )

@@ -36,7 +36,7 @@ class Event:
 
     ==================  ===============================================================================
     `call_started`      `from`, `to` (E.164), `direction`, `account_sid`, `assistant` (its name)
-    `leg_started`       `leg` (number from 0), `stream_sid`
+    `leg_started`       `leg` (number from 1), `stream_sid`
     `leg_ended`         `leg`, `reason`
     `turn`              `id`, `after` (the conversation item it follows, or None), `role` ("caller" |
                         "assistant"), `text`, `start_ms`, `end_ms`, `heard_ms`, `heard_text`,

@@ -75,6 +75,9 @@ class VirtualModel:
         assert 0 <= heard_ms <= self.spoken.get(item_id, 0), "more than there was is an error of the API's"
         self.log.append(("cut", item_id, heard_ms))
 
+    def commit(self) -> None:
+        self.log.append(("commit",))
+
     def cancel(self, response_id: str) -> None:
         self.log.append(("cancel", response_id))
 

@@ -272,9 +272,15 @@ def test_a_caller_who_hangs_up_in_mid_sentence_has_a_turn() -> None:
     house, line = live()
     line.speak(400)
     house.models[0].caller_starts("u1", 100)
+    model = house.models[0]
     line.leg.stream_ended(StreamEnd.STOPPED, "stop")
+    assert ("commit",) in model.log, "the model makes a turn of what it has"
+    assert not model.closed, "and writes it down"
+    model.listener.caller_said("u1", "Au revoir")
     (turn,) = house.record().turns
-    assert (turn.id, turn.role, turn.text, turn.end_ms) == ("u1", "caller", None, None)
+    assert (turn.id, turn.role, turn.text) == ("u1", "caller", "Au revoir")
+    assert turn.end_ms is not None
+    house.assert_all_is_free()
 
 
 def test_the_time_limit_counts_from_the_first_leg_and_through_lost_ones() -> None:

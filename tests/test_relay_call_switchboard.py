@@ -300,14 +300,14 @@ def test_when_the_model_cannot_be_had_the_fallback_is_spoken(before: str) -> Non
 
 
 @pytest.mark.parametrize("reason", ["time_limit", "daemon_stopped"])
-def test_after_a_stream_that_we_ended_twilio_hangs_up(reason: str) -> None:
+def test_after_a_stream_that_we_ended_twilio_says_goodbye(reason: str) -> None:
     house, switchboard, stream = connected(max_seconds=5)
     if reason == "daemon_stopped":
         switchboard.stop_calls()
     else:
         house.clock.advance(5.1)
     assert stream.wire.closed == (1000, "")
-    assert switchboard.connect_ended(incoming()) == (NextStep.HANG_UP, None)
+    assert switchboard.connect_ended(incoming()) == (NextStep.GOODBYE, None)
     assert house.record().end_reason == reason
 
 

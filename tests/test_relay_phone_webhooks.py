@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import http.client
 import re
-import warnings
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
 from urllib.parse import urlencode
@@ -453,12 +452,3 @@ async def test_signatures_hold_behind_a_proxy_that_rewrites_host_and_port(face: 
         answer = await outside.post_signed("/incoming-call")
         assert stream_of(answer)[0] == "wss://relay.example.com/media-stream/i1"
         assert (await outside.post("/incoming-call")).status == 403
-
-
-async def test_the_api_description_can_be_made(open_face: Face) -> None:
-    """A route of two methods would give two operations one name, which FastAPI only warns of."""
-    app = FastAPI()
-    app.include_router(webhooks.routes(open_face.desk, checker=None, public_url=None, instance="i1"))
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        assert set(app.openapi()["paths"]) == set(PATHS)

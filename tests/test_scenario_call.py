@@ -261,8 +261,8 @@ async def caller_hangs_up_in_mid_answer(stage: Stage) -> None:
 
 @scenarios
 async def caller_hangs_up_in_mid_turn(stage: Stage) -> None:
-    """A call that ends while the caller speaks ends at once, with what was said before."""
-    script = Script(greeting=GREETING, vad="manual")
+    """What the caller was saying when the line closed is a turn too, with its words."""
+    script = Script(greeting=GREETING, vad="manual", caller_texts=["Au revoir."])
     async with stage.phone() as phone:
         session = await stage.session(await stage.dial(phone, script))
         await phone.wait_answer()
@@ -273,7 +273,7 @@ async def caller_hangs_up_in_mid_turn(stage: Stage) -> None:
         assert await session.wait_closed() == (1000, "")
         well_behaved(phone, session)
     assert record.end_reason == "caller_hung_up"
-    assert said(record)[0] == ("assistant", GREETING.text)
+    assert said(record) == [("assistant", GREETING.text), ("caller", "Au revoir.")]
 
 
 @scenarios

@@ -213,6 +213,10 @@ class Call:
         if self.model.active_response is not None:
             self._dead_response = self.model.active_response
             self.model.cancel(self.model.active_response)
+        speaking = self._transcript.speaking
+        if speaking is not None and self.model.ready:
+            self.model.commit()
+            self._transcript.caller_stopped(speaking, self._ms(self._clock()))
         self._premises.write(self.call_sid, "leg_ended", {"leg": leg.number, "reason": reason})
 
     # ---- life -----------------------------------------------------------------------------------

@@ -24,6 +24,13 @@ MAX_RECONNECTS = 3
 REMEMBERED_CALLS = 1000
 TERMINAL = frozenset({"completed", "busy", "no-answer", "failed", "canceled"})
 
+# What Twilio is told after a stream that we ended. Who has heard the assistant's goodbye needs no other.
+_LAST_WORDS: dict[EndReason | None, NextStep] = {
+    EndReason.MODEL_LOST: NextStep.FALLBACK,
+    EndReason.TIME_LIMIT: NextStep.GOODBYE,
+    EndReason.DAEMON_STOPPED: NextStep.GOODBYE,
+}
+
 _REFUSALS = {
     TokenVerdict.UNKNOWN: Refusal.UNKNOWN_TOKEN,
     TokenVerdict.FOREIGN: Refusal.FOREIGN_TOKEN,
@@ -128,7 +135,7 @@ class Switchboard:
             return NextStep.FALLBACK, None
         if state is State.CLOSING:
             call.happened(Event.CONNECT_ENDED)
-            return (NextStep.FALLBACK if reason is EndReason.MODEL_LOST else NextStep.HANG_UP), None
+            return _LAST_WORDS.get(reason, NextStep.HANG_UP), None
         return NextStep.NOTHING, None
 
     def call_status(self, call_sid: str, status: str) -> None:

@@ -169,6 +169,14 @@ class Transcript:
             self._write(event)
 
     @property
+    def speaking(self) -> str | None:
+        """The caller's turn that has begun and not ended."""
+        for turn in reversed(self._turns.values()):
+            if turn.role == "caller":
+                return turn.id if turn.end_ms is None and turn.text is None else None
+        return None
+
+    @property
     def waiting(self) -> bool:
         """Whether a caller's turn has ended whose words have not come."""
         return any(

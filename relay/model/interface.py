@@ -85,6 +85,9 @@ class Model(Protocol):
     def cut(self, item_id: str, heard_ms: int) -> None:
         """Tells the model that only this much of its item was heard."""
 
+    def commit(self) -> None:
+        """Ends the caller's turn here, in mid-word: the line is gone, what was said counts."""
+
     def cancel(self, response_id: str) -> None:
         """Stops a response in progress."""
 

@@ -129,6 +129,11 @@ def response_create(event_id: str, instructions: str | None, purpose: str) -> di
     return {"type": "response.create", "event_id": event_id, "response": response}
 
 
+def commit() -> dict[str, Any]:
+    """`input_audio_buffer.commit`: makes an item of the audio so far, without an answer."""
+    return {"type": "input_audio_buffer.commit"}
+
+
 def response_cancel(event_id: str, response_id: str) -> dict[str, Any]:
     """`response.cancel`."""
     return {"type": "response.cancel", "event_id": event_id, "response_id": response_id}

@@ -263,6 +263,10 @@ class OpenAIMessageHandler:
         """Tells the model that only this much of its item was heard."""
         self._send(messages.item_truncate(item_id, heard_ms))
 
+    def commit(self) -> None:
+        """Ends the caller's turn here, in mid-word."""
+        self._send(messages.commit())
+
     def cancel(self, response_id: str) -> None:
         """Stops a response in progress."""
         self._send(messages.response_cancel(f"evt_cancel_{response_id}", response_id))

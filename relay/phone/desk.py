@@ -62,6 +62,8 @@ class NextStep(Enum):
     HANG_UP = "hang_up"
     RECONNECT = "reconnect"
     FALLBACK = "fallback"
+    GOODBYE = "goodbye"
+    """Hang up with a word: it was we who ended the call."""
     NOTHING = "nothing"
 
 

@@ -70,6 +70,9 @@ class Line(Protocol):
     def mark(self, name: str) -> None:
         """Sends a mark to be echoed when playback reaches it."""
 
+    def marked_media(self, payload: bytes, name: str) -> None:
+        """Sends audio and a mark right behind it: two messages, one write."""
+
     def clear(self) -> None:
         """Drops everything that the far end has not yet played."""
 
@@ -110,6 +113,27 @@ class Playout:
     Raises:
         ValueError: `lead` is less than a slice.
     """
+
+    __slots__ = (
+        "_holding",
+        "_item",
+        "_lead",
+        "_ledger",
+        "_line",
+        "_mark_number",
+        "_marks",
+        "_needed",
+        "_paused",
+        "_play_end",
+        "_queue",
+        "_run",
+        "_unmarked",
+        "_waiting",
+        "clock",
+        "due",
+        "prebuffer",
+        "underruns",
+    )
 
     def __init__(self, line: Line, queue: FrameQueue, *, lead: float = 1.0) -> None:
         if lead * BYTES_PER_SECOND < SLICE_BYTES:
@@ -273,7 +297,6 @@ class Playout:
             self._send(now, waiting.item, encode(chunk), size)
 
     def _send(self, now: float, item: Item, payload: bytes, size: int) -> None:
-        self._line.media(payload)
         ledger = self._ledger
         first_of_run = now >= self._play_end
         if first_of_run:
@@ -284,20 +307,26 @@ class Playout:
         self._unmarked = unmarked = unmarked + size
         self._play_end += size / BYTES_PER_SECOND
         if first_of_run or unmarked >= MARK_BYTES or (item.ended and item.sent == item.received):
-            self._mark(now)
+            self._line.marked_media(payload, self._next_mark(now))
+        else:
+            self._line.media(payload)
 
     def _mark(self, now: float, *, probe: bool = False) -> None:
+        self._line.mark(self._next_mark(now, probe=probe))
+
+    def _next_mark(self, now: float, *, probe: bool = False) -> str:
+        """The name of a mark that is about to be sent."""
         self._mark_number += 1
         name = str(self._mark_number)
         self._unmarked = 0
         marks = self._marks
         marks.append(_Mark(name, now, self._ledger.sent, probe))
-        self._line.mark(name)
         lost = now - self._lead - LOST_SECONDS
         if marks[0].sent < lost:
             while marks[0].sent < lost:
                 marks.popleft()
             self._ledger.settle(lost, self.clock.reach)
+        return name
 
     # ---- what was heard -------------------------------------------------------------------------
 

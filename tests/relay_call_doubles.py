@@ -176,6 +176,10 @@ class VirtualLine:
         self.log.append(("media", size))
         self._play_end = max(self._play_end, self.clock.now) + size / 8000
 
+    def marked_media(self, payload: bytes, name: str) -> None:
+        self.media(payload)
+        self.mark(name)
+
     def mark(self, name: str) -> None:
         assert self.closed is None
         self._outstanding.append(name)
@@ -298,6 +302,10 @@ class Wire:
     def send_text(self, message: bytes) -> None:
         if self.is_open:
             self.sent.append(orjson.loads(message))
+
+    def send_texts(self, first: bytes, second: bytes) -> None:
+        self.send_text(first)
+        self.send_text(second)
 
     def close(self, code: int = 1000, reason: str = "") -> None:
         if self.is_open:

@@ -137,6 +137,10 @@ class Phone:
         self.sent_total += len(ulaw)
         self._arrives(lambda: self.playback.append(self.now, ulaw))
 
+    def marked_media(self, payload: bytes, name: str) -> None:
+        self.media(payload)
+        self.mark(name)
+
     def mark(self, name: str) -> None:
         self.marks.append((name, self.sent_total))
         self._arrives(lambda: self.playback.mark(self.now, name))
@@ -349,6 +353,10 @@ def test_audio_that_may_go_at_once_is_spliced_as_it_came() -> None:
     class Sink:
         def media(self, payload: bytes) -> None:
             payloads.append(payload)
+
+        def marked_media(self, payload: bytes, name: str) -> None:
+            self.media(payload)
+            self.mark(name)
 
         def mark(self, name: str) -> None:
             pass
@@ -849,6 +857,10 @@ def test_the_cost_of_a_delta(capsys: pytest.CaptureFixture[str]) -> None:
 
         def media(self, payload: bytes) -> None:
             pass
+
+        def marked_media(self, payload: bytes, name: str) -> None:
+            self.media(payload)
+            self.mark(name)
 
         def mark(self, name: str) -> None:
             self.name = name

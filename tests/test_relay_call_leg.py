@@ -35,6 +35,10 @@ class Ear:
         self.play_end = max(self.play_end, self.clock.now) + len(ulaw) / 8000
         self.most_ahead = max(self.most_ahead, self.play_end - self.clock.now)
 
+    def marked_media(self, payload: bytes, name: str) -> None:
+        self.media(payload)
+        self.mark(name)
+
     def mark(self, name: str) -> None:
         self.clock.call_at(max(self.play_end, self.clock.now), self._echo, name)
 

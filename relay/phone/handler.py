@@ -273,6 +273,15 @@ class TwilioMessageHandler:
         if self._connection is not None:
             self._connection.send_text(self._outgoing.mark_head + name.encode("ascii") + Outgoing.TAIL)
 
+    def marked_media(self, payload: bytes, name: str) -> None:
+        """Sends audio and a mark right behind it, in one write."""
+        if self._connection is not None:
+            outgoing = self._outgoing
+            self._connection.send_texts(
+                outgoing.media_head + payload + Outgoing.TAIL,
+                outgoing.mark_head + name.encode("ascii") + Outgoing.TAIL,
+            )
+
     def clear(self) -> None:
         """Drops what Twilio has not yet played."""
         if self._connection is not None:

@@ -203,6 +203,20 @@ class Connection(asyncio.BufferedProtocol):
         if self.write_paused:
             self._check_write_buffer(transport)
 
+    def send_texts(self, first: bytes, second: bytes) -> None:
+        """Sends two text messages, each in a frame of its own, in one write."""
+        transport = self._transport
+        if not self.is_open or transport is None:
+            self._too_late(2)
+            return
+        if self._is_client:
+            frames = encode_frame(TEXT, first, _masks.next()) + encode_frame(TEXT, second, _masks.next())
+        else:
+            frames = encode_frame(TEXT, first) + encode_frame(TEXT, second)
+        transport.write(frames)
+        if self.write_paused:
+            self._check_write_buffer(transport)
+
     def send_binary(self, message: bytes) -> None:
         """Sends a whole binary message, as `send_text` does."""
         transport = self._transport
@@ -342,9 +356,9 @@ class Connection(asyncio.BufferedProtocol):
 
     # Inside.
 
-    def _too_late(self) -> None:
-        self.messages_dropped += 1
-        counters.messages_dropped += 1
+    def _too_late(self, messages: int = 1) -> None:
+        self.messages_dropped += messages
+        counters.messages_dropped += messages
 
     def _check_write_buffer(self, transport: asyncio.Transport) -> None:
         if transport.get_write_buffer_size() > self._max_write_buffer:

@@ -411,6 +411,7 @@ class _Logging:
         for name, threshold in self._thresholds.items():
             logging.getLogger(name).setLevel(threshold)
         logger.remove()
+        logger.configure(patcher=lambda _record: None)
         finished = [writer.close() for writer in self._writers]
         if all(finished):  # Otherwise a thread still writes to them.
             for file in self._files:

@@ -1,6 +1,7 @@
 """All calls of a process: admission, tokens, what Twilio is told, draining. Streams are real handlers."""
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 
@@ -506,3 +507,16 @@ def test_a_call_that_twilio_does_not_ask_about_again_ends_by_itself() -> None:
     house.clock.advance(CLOSE_SECONDS + 0.1)
     assert switchboard.active_calls == 0
     house.assert_all_is_free()
+
+
+def test_a_repeated_request_is_answered_as_the_first_and_disturbs_nothing() -> None:
+    """Twilio sends a webhook again when it got no answer in time; the new stream may be there already."""
+    house, switchboard, stream = connected()
+    stream.lose()
+    again = replace(incoming(), idempotency_token="d9a4")
+    step, token = switchboard.connect_ended(again)
+    assert step is NextStep.RECONNECT
+    second = TwilioStream(house, switchboard)
+    second.start(str(token))
+    assert switchboard.connect_ended(again) == (step, token)
+    assert second.wire.closed is None, "the stream that came meanwhile goes on"

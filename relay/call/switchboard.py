@@ -56,6 +56,7 @@ class Switchboard:
         self._calls: dict[str, Call] = {}
         self._over: OrderedDict[str, None] = OrderedDict()
         self._strays: dict[str, Callable[[], None]] = {}  # interrupted calls of an earlier process
+        self._answers: OrderedDict[str, tuple[NextStep, str | None]] = OrderedDict()  # by idempotency token
         self._draining = False
         self._empty = asyncio.Event()
         self._empty.set()
@@ -106,7 +107,18 @@ class Switchboard:
         return Accepted(self._promise(taken))
 
     def connect_ended(self, call: IncomingCall) -> tuple[NextStep, str | None]:
-        """What Twilio does after a stream."""
+        """What Twilio does after a stream; a request that is sent again is answered as it was."""
+        repeated = self._answers.get(call.idempotency_token) if call.idempotency_token else None
+        if repeated is not None:
+            return repeated
+        answer = self._next_step(call)
+        if call.idempotency_token:
+            self._answers[call.idempotency_token] = answer
+            if len(self._answers) > REMEMBERED_CALLS:
+                self._answers.popitem(last=False)
+        return answer
+
+    def _next_step(self, call: IncomingCall) -> tuple[NextStep, str | None]:
         known = self._calls.get(call.call_sid)
         if known is None:
             forget = self._strays.pop(call.call_sid, None)

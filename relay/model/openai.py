@@ -87,6 +87,7 @@ class OpenAIMessageHandler:
     __slots__ = (
         "_clock",
         "_closed",
+        "_committing",
         "_connection",
         "_direct",
         "_early",
@@ -133,6 +134,7 @@ class OpenAIMessageHandler:
         self._early = FrameQueue(pool, EARLY_AUDIO_BYTES)
         self._direct = False  # audio may go straight to the socket
         self._closed = False
+        self._committing = False  # a commit of ours is under way
         self._expired = False
         self._speaking: dict[str, str] = {}  # item whose audio is under way -> its response
         self.ready = False
@@ -265,6 +267,7 @@ class OpenAIMessageHandler:
 
     def commit(self) -> None:
         """Ends the caller's turn here, in mid-word."""
+        self._committing = True
         self._send(messages.commit())
 
     def cancel(self, response_id: str) -> None:
@@ -336,7 +339,10 @@ class OpenAIMessageHandler:
 
     def _committed(self, event: dict[str, Any]) -> None:
         detection = self._session["audio"]["input"]["turn_detection"]
-        self.responses.caller_committed(answered=detection.get("create_response", True))
+        # What we commit ourselves is not answered.
+        answered = detection.get("create_response", True) and not self._committing
+        self._committing = False
+        self.responses.caller_committed(answered=answered)
         self._listener.item_placed(event["item_id"], event.get("previous_item_id"), "user")
 
     def _item_added(self, event: dict[str, Any]) -> None:

@@ -82,6 +82,7 @@ def test_whole_text_frames_of_one_read_are_all_delivered(masked: bool) -> None:
         bytes((TEXT | 0x40, 0)),
         bytes((0x83, 0)),
     ],
+    ids=["binary", "ping", "pong", "close", "start", "continued", "masked", "no_utf8", "rsv", "unknown"],
 )
 def test_every_other_frame_is_passed_on_as_it_came(odd: bytes) -> None:
     sink = Sink()

@@ -157,7 +157,9 @@ class Ledger:
 
     def settle(self, at: float, reach: float) -> None:
         """Takes for proven what the replay says was played at line time `at`."""
-        self._settle(self.position(at, reach), at, at)
+        position = self.position(at, reach)
+        at = max(at, self._latest)  # a proof may be newer than what is settled without one
+        self._settle(position, at, at)
 
     def completed(self) -> tuple[Heard, ...]:
         """Takes the items that were heard to their end out of `items`."""

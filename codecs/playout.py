@@ -167,6 +167,10 @@ class Playout:
         """Whether audio is queued or sent that is not proven as played."""
         return bool(self._waiting) or self._ledger.open
 
+    def left(self, now: float) -> float:
+        """Seconds until what was sent and what waits will have been played, by the clock."""
+        return max(self._play_end - now, 0.0) + len(self._queue) / BYTES_PER_SECOND
+
     # ---- audio ----------------------------------------------------------------------------------
 
     def audio(self, now: float, item_id: str, payload: bytes, size: int) -> bool:

@@ -51,7 +51,7 @@ def check(env_file: EnvFile = Path(".env")) -> None:
         assistant = load_assistant(settings.assistant_file)
     except AssistantError as error:
         for line in error.lines:
-            typer.echo(f"handlehome: {line}", err=True)
+            typer.echo(f"handlehome: ASSISTANT_FILE: {line}", err=True)
         raise typer.Exit(2) from None
     for line in settings.warnings:
         typer.echo(f"warning: {line}", err=True)
@@ -61,6 +61,7 @@ def check(env_file: EnvFile = Path(".env")) -> None:
 @app.command()
 def dev(env_file: EnvFile = Path(".env")) -> None:
     """Like start, and start again whenever a source file, .env or the assistant's file changes."""
+    import shlex
     import sys
 
     import watchfiles
@@ -71,7 +72,7 @@ def dev(env_file: EnvFile = Path(".env")) -> None:
     watched = [folder.resolve() for folder in package.iterdir() if folder.is_dir()]
     settings = _settings(env_file)
     watched += [path for path in (env_file, settings.assistant_file) if path is not None and path.exists()]
-    command = f"{sys.executable} -m handlehome.relay.cli start --env-file {env_file}"
+    command = shlex.join([sys.executable, "-m", "handlehome.relay.cli", "start", "--env-file", str(env_file)])
     raise typer.Exit(min(watchfiles.run_process(*watched, target=command, target_type="command"), 0))
 
 

@@ -182,7 +182,7 @@ class Settings(BaseSettings):
     )
     x_api_key: Secret | None = Field(
         None,
-        description="Key that /api and /metrics ask for in the header x-api-key",
+        description="Key for the API and the metrics, which a later version serves; production needs it now",
         json_schema_extra=_SECRET,
     )
     twilio_account_sid: Annotated[str, Field(pattern=r"^AC[0-9a-fA-F]{32}$")] | None = Field(
@@ -271,10 +271,10 @@ class Settings(BaseSettings):
     )
     # Twilio itself ends every call after four hours.
     max_call_seconds: Seconds = Field(
-        3600,
+        3500,
         ge=1,
         le=14_400,
-        description="A call's longest duration in seconds",
+        description="A call's longest duration in seconds; a Realtime session, opened just before, has 3600",
         json_schema_extra=_expected("a number of seconds from 1 to 14400"),
     )
     playout_lead_ms: int = Field(

@@ -27,7 +27,7 @@ from handlehome.relay.config import Settings
 from handlehome.relay.logs import Event, log_event, setup_logging, shutdown_logging
 from handlehome.relay.model.interface import Listener, Model
 from handlehome.relay.model.openai import Endpoint, OpenAIMessageHandler
-from handlehome.relay.model.session import first_words, session_config
+from handlehome.relay.model.session import first_words, resume_words, session_config
 from handlehome.relay.phone import webhooks
 from handlehome.relay.phone.handler import TwilioMessageHandler
 from handlehome.relay.phone.signature import SignatureChecker, SignatureVerdict
@@ -37,7 +37,7 @@ from handlehome.relay.wheel import TimerWheel
 from handlehome.relay.wire.connection import Receiver
 from handlehome.relay.wire.server import HttpProtocol, Refusal, UpgradeRequest, media_protocol
 from handlehome.store.calls import SqliteCallStore
-from handlehome.store.datadir import DataDir, StoreError
+from handlehome.store.datadir import DataDir, DataDirError, DataDirLocked, StoreError
 from handlehome.store.journal import Journal, JournalHealth
 
 GC_THRESHOLDS = (50_000, 20, 100)
@@ -45,6 +45,8 @@ GC_THRESHOLDS = (50_000, 20, 100)
 
 POOL_BYTES = 64 << 20
 """All audio that waits, of all calls."""
+
+LAST_REQUESTS_SECONDS = 2.0
 
 GOODBYE_SECONDS = 3.0
 """At the end of draining, for Twilio to ask what comes after the streams that were closed."""
@@ -88,6 +90,7 @@ class Daemon:
                 wheel=self._wheel,
                 clock=self._clock,
                 greeting=first_words(assistant),
+                resume=resume_words(assistant),
                 assistant=assistant.name,
                 lead=settings.playout_lead_ms / 1000,
                 max_seconds=settings.max_call_seconds,
@@ -166,8 +169,8 @@ class Daemon:
 
     async def run(self, sockets: list[socket.socket]) -> None:
         """Serves until drained."""
-        for call_sid, forget in await self._archive.recover():
-            self.switchboard.adopt(call_sid, forget)
+        for call in await self._archive.recover():
+            self.switchboard.adopt(call)
         server = DaemonServer(
             self.application(),
             sockets,
@@ -216,13 +219,17 @@ class Daemon:
 
     async def _drain(self, server: DaemonServer) -> None:
         switchboard = self.switchboard
+        running = switchboard.active_calls
         switchboard.drain()
         emptied = self._loop.create_task(switchboard.emptied())
         hurried = self._loop.create_task(self._hurry.wait())
         await asyncio.wait(
             (emptied, hurried), timeout=self._settings.drain_seconds, return_when=asyncio.FIRST_COMPLETED
         )
-        if not emptied.done():
+        if emptied.done() and running and not self._hurry.is_set():
+            # Twilio's last requests for a call come a moment after its stream has ended.
+            await asyncio.wait((hurried,), timeout=LAST_REQUESTS_SECONDS)
+        elif not emptied.done():
             logger.warning("{} calls are ended by us", switchboard.active_calls)
             switchboard.stop_calls()
             await asyncio.wait((emptied,), timeout=GOODBYE_SECONDS)
@@ -259,7 +266,7 @@ def main(settings: Settings) -> int:
         assistant = load_assistant(settings.assistant_file)
         sockets = listen(settings.host, settings.port)
     except AssistantError as error:
-        return _complain(2, *error.lines)
+        return _complain(2, *(f"ASSISTANT_FILE: {line}" for line in error.lines))
     except ListenError as error:
         return _complain(error.exit_status, str(error))
     with contextlib.ExitStack() as stack:
@@ -274,9 +281,10 @@ def main(settings: Settings) -> int:
             store = SqliteCallStore(data.calls)
             stack.callback(store.close)
         except StoreError as error:
-            return _complain(1, str(error))
+            wrong = isinstance(error, DataDirError) and not isinstance(error, DataDirLocked)
+            return _complain(2 if wrong else 1, str(error))
         except OSError as error:
-            return _complain(1, f"LOG_DIR={settings.log_dir}: {error.strerror}")
+            return _complain(2, f"LOG_DIR={settings.log_dir}: {error.strerror}")
         uvloop.run(_serve(settings, assistant, sockets, journal, store))
     return 0
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from handlehome.relay.call.life import EndReason
 from handlehome.relay.logs import Event, call_logger, log_event
@@ -16,6 +18,26 @@ RETRY_SECONDS = (0.5, 60.0)
 """Wait after the first failed attempt, doubled up to the second."""
 
 CLOSE_SECONDS = 10.0
+
+KEEP_SECONDS = 30 * 86_400.0
+"""How long the events of a saved call stay in the journal."""
+
+
+@dataclass(frozen=True, slots=True)
+class Interrupted:
+    """A call in whose midst an earlier process died.
+
+    Attributes:
+        call_sid: the call.
+        legs: how many streams it had.
+        started_at: when it began, in seconds since the epoch.
+        end: ends it for good, as of the last that is known of it; to be called once, unless it goes on.
+    """
+
+    call_sid: str
+    legs: int
+    started_at: float
+    end: Callable[[], None]
 
 
 class Archive:
@@ -64,24 +86,26 @@ class Archive:
     def _make_record(self, call_sid: str) -> None:
         self._store.save(fold(self._journal.events(call_sid)))
 
-    async def recover(self) -> list[tuple[str, Callable[[], None]]]:
+    async def recover(self) -> list[Interrupted]:
         """Takes care of what an earlier process left behind.
 
-        Ended calls that were not saved are saved. Calls in whose midst it died are marked as interrupted.
+        Ended calls that were not saved are saved, and the events of old ones dropped. Calls in whose midst it
+        died are marked as interrupted.
 
         Returns:
-            The latter: CallSid, and what ends the call for good.
+            The latter.
         """
+        await asyncio.to_thread(self._journal.prune, time.time() - KEEP_SECONDS)
         unfinished = await asyncio.to_thread(self._unfinished)
         for call_sid in await asyncio.to_thread(self._journal.unsaved):
             self.save(call_sid)
-        for call_sid, _ in unfinished:
-            self._journal.append(call_sid, "call_interrupted", {})
+        for call in unfinished:
+            self._journal.append(call.call_sid, "call_interrupted", {})
             log_event(
-                call_logger(call_sid), Event.CALL_RECOVERED, "This call was cut off by the daemon's end"
+                call_logger(call.call_sid), Event.CALL_RECOVERED, "This call was cut off by the daemon's end"
             )
         await self._journal.flush()
-        return [(call_sid, self._ending(call_sid, died)) for call_sid, died in unfinished]
+        return unfinished
 
     def _ending(self, call_sid: str, died: float) -> Callable[[], None]:
         def end() -> None:
@@ -91,12 +115,14 @@ class Archive:
 
         return end
 
-    def _unfinished(self) -> list[tuple[str, float]]:
-        """Calls without an end, each with the time of the last thing that is known of it."""
-        return [
-            (call_sid, max(event.at for event in self._journal.events(call_sid)))
-            for call_sid in self._journal.unfinished()
-        ]
+    def _unfinished(self) -> list[Interrupted]:
+        calls: list[Interrupted] = []
+        for call_sid in self._journal.unfinished():
+            events = [event for event in self._journal.events(call_sid) if event.kind != "call_interrupted"]
+            legs = max((event.data["leg"] for event in events if event.kind == "leg_started"), default=0)
+            end = self._ending(call_sid, max(event.at for event in events))
+            calls.append(Interrupted(call_sid, legs, min(event.at for event in events), end))
+        return calls
 
     async def close(self) -> None:
         """Waits, bounded, for what is being saved; the rest is saved at the next start."""

@@ -37,11 +37,15 @@ def test_the_greeting_is_asked_for_once_when_line_and_model_are_there(ready_firs
 
 
 def test_a_greeting_that_fails_is_asked_for_again_once() -> None:
-    house, _ = live()
+    """Who hears nothing twice is told so: the stream ends, and the fallback is spoken."""
+    house, line = live()
     model = house.models[0]
-    for _ in range(3):
-        model.done(model.begin(), "failed")
+    model.done(model.begin(), "failed")
     assert asked(house) == [("answer", "again", GREETING)]
+    model.done(model.begin(), "failed")
+    assert asked(house) == [("answer", "again", GREETING)]
+    assert line.closed == (1000, "")
+    assert call_of(house).life.reason is EndReason.MODEL_LOST
 
 
 def test_an_answer_that_fails_is_asked_for_again_once_and_not_with_the_greeting() -> None:
@@ -50,7 +54,6 @@ def test_an_answer_that_fails_is_asked_for_again_once_and_not_with_the_greeting(
     model.say(100, "Bonjour.")
     model.caller_starts("u1", 0)
     model.caller_stops("u1", 500)
-    model.done(model.begin(), "failed")
     model.done(model.begin(), "failed")
     assert asked(house) == [("answer", "again", None)]
     model.say(100, "Voilà.")

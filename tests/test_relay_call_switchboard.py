@@ -1,6 +1,7 @@
 """All calls of a process: admission, tokens, what Twilio is told, draining. Streams are real handlers."""
 
 import asyncio
+import time
 from dataclasses import replace
 
 import pytest
@@ -11,6 +12,7 @@ from handlehome.relay.call.switchboard import MAX_RECONNECTS, REMEMBERED_CALLS, 
 from handlehome.relay.phone.desk import NextStep, RefusalReason, Refused
 from handlehome.relay.phone.handler import Refusal
 from handlehome.relay.phone.tokens import LIFETIME_SECONDS
+from handlehome.relay.saving import Interrupted
 from tests.relay_call_doubles import (
     CALL,
     House,
@@ -409,7 +411,7 @@ def test_a_line_that_breaks_the_protocol_loses_its_leg() -> None:
 def adopted(**options: float) -> tuple[House, Switchboard, list[str]]:
     house, switchboard = house_of(**options)
     ended: list[str] = []
-    switchboard.adopt(CALL, lambda: ended.append(CALL))
+    switchboard.adopt(Interrupted(CALL, 2, time.time() - 30, lambda: ended.append(CALL)))
     return house, switchboard, ended
 
 
@@ -431,10 +433,29 @@ def test_an_interrupted_call_ends_at_a_terminal_status() -> None:
     assert ended == [CALL]
 
 
-def test_an_interrupted_call_that_asks_what_is_next_hears_the_fallback() -> None:
+def test_an_interrupted_call_that_asks_what_is_next_goes_on_with_a_further_leg() -> None:
     house, switchboard, ended = adopted()
+    step, token = switchboard.connect_ended(incoming())
+    assert step is NextStep.RECONNECT
+    stream = TwilioStream(house, switchboard)
+    stream.start(str(token))
+    house.clock.advance(5)
+    assert ended == []
+    assert [event.data["leg"] for event in house.events if event.kind == "leg_started"] == [3]
+    house.models[0].become_ready()
+    assert [answer[1] for answer in asked(house)] == ["resume"], "not greeted again"
+
+
+def test_an_interrupted_call_that_can_not_be_taken_hears_the_fallback() -> None:
+    _, switchboard, ended = adopted()
+    switchboard.drain()
     assert switchboard.connect_ended(incoming()) == (NextStep.FALLBACK, None)
-    house.clock.advance(100)
+    assert ended == [CALL]
+
+
+def test_an_interrupted_call_whose_caller_has_hung_up_ends() -> None:
+    _, switchboard, ended = adopted()
+    assert switchboard.connect_ended(incoming(CallStatus="completed")) == (NextStep.NOTHING, None)
     assert ended == [CALL]
 
 

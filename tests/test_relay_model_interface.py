@@ -32,5 +32,5 @@ def test_an_implementation_has_every_method_with_the_same_arguments(
 
 def test_each_loss_has_a_word_of_its_own() -> None:
     """They stand in logs beside the end reasons of calls."""
-    assert len(set(ModelLost)) == 6
+    assert len(set(ModelLost)) == 7
     assert all(reason.startswith("model_") for reason in ModelLost)

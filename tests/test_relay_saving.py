@@ -197,13 +197,13 @@ async def test_after_a_kill_ended_calls_are_saved_and_live_ones_are_interrupted(
     killed = await asyncio.to_thread(subprocess.run, [sys.executable, "-c", script], check=False, timeout=60)
     assert killed.returncode == -signal.SIGKILL
     async with opened(tmp_path) as files:
-        ((call_sid, end),) = await files.archive.recover()
+        (call,) = await files.archive.recover()
         await files.saved()
-        assert call_sid == CALL
+        assert (call.call_sid, call.legs) == (CALL, 1)
         assert files.record(OTHER).end_reason == "caller_hung_up"
         assert files.kinds()[-1] == "call_interrupted"
         assert files.store.get(CALL) is None
-        end()
+        call.end()
         await files.saved()
         record = files.record()
         assert (record.status, record.end_reason) == ("ended", "daemon_stopped")
@@ -222,8 +222,8 @@ async def test_a_call_interrupted_twice_is_still_taken_care_of(tmp_path: Path) -
             else:
                 assert len(await files.archive.recover()) == 1
     async with opened(tmp_path) as files:
-        ((_, end),) = await files.archive.recover()
-        end()
+        (call,) = await files.archive.recover()
+        call.end()
         await files.saved()
         assert files.record().end_reason == "daemon_stopped"
 

@@ -118,7 +118,7 @@ async def waits_for_the_call_to_come_back(crash: Crash) -> None:
 
 @scenarios
 async def twilio_speaks_of_the_call(crash: Crash) -> None:
-    """A terminal status, and the question what comes after the stream, end interrupted calls at once."""
+    """A terminal status ends an interrupted call at once; a caller who is still there gets a further leg."""
     hung_up, waiting = crash.calls
     async with running_daemon(crash.copy("told"), NO_MODEL) as daemon:  # RESUME_SECONDS is a minute
         await callback(daemon, "/call-status", hung_up, "in-progress")
@@ -126,11 +126,16 @@ async def twilio_speaks_of_the_call(crash: Crash) -> None:
         await callback(daemon, "/call-status", hung_up, "completed")
         await daemon.record(hung_up)
         check_record(daemon, hung_up)
-        # This caller is still there and hears why the call can't go on.
+        said = await callback(daemon, "/call-ended", waiting, "in-progress")
+        assert "<Connect" in said.decode()
+        # No model can be had here: the caller hears why the call can't go on.
+        await daemon.journal_until(waiting, "call_resumed")
+        await daemon.wait_console("The model is lost", waiting)
         said = await callback(daemon, "/call-ended", waiting, "in-progress")
         assert load_assistant().texts.unavailable in said.decode()
-        await daemon.record(waiting)
-        check_record(daemon, waiting)
+        record = await daemon.record(waiting)
+        assert record.end_reason == "model_lost"
+        assert record.turns, "what was said before the crash is in the same record"
 
 
 @scenarios

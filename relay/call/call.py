@@ -7,7 +7,7 @@ ends. Phone and model are known by their interfaces; times are loop time in seco
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from handlehome.codecs.framepool import FramePool
@@ -26,7 +26,10 @@ CLOSE_SECONDS = 30.0
 """How long Twilio may take to ask what comes after a stream that we closed."""
 
 GOODBYE_SECONDS = 20.0
-"""How long a goodbye may take to be heard."""
+"""How long a goodbye may take to be heard, if it is not longer than that."""
+
+GOODBYE_MARGIN_SECONDS = 2.0
+"""For the last mark of a long goodbye to come back."""
 
 TRANSCRIPT_SECONDS = 3.0
 """How long the end of a call waits for the words of the caller's last turn."""
@@ -57,6 +60,19 @@ class Party:
 
 
 @dataclass(frozen=True, slots=True)
+class Resumed:
+    """What is known of a call in whose midst an earlier process died.
+
+    Attributes:
+        legs: how many streams it had.
+        began: loop time at which it began, before this process.
+    """
+
+    legs: int
+    began: float
+
+
+@dataclass(frozen=True, slots=True)
 class Premises:
     """What all calls share.
 
@@ -64,6 +80,7 @@ class Premises:
         open_model: opens a model's session for a caller's number; it tells the listener.
         write: the journal.
         greeting: instructions for the first words.
+        resume: instructions for the first words on a leg that takes up an interrupted conversation.
         assistant: the assistant's name.
         padding_ms: how much earlier than speech the model says it started, and
         silence_ms: how much later than speech it says it stopped (its voice-activity detection's settings).
@@ -79,6 +96,7 @@ class Premises:
     lead: float
     max_seconds: float
     resume_seconds: float
+    resume: str | None = None
     server_interrupts: bool = True
     padding_ms: int = 0
     silence_ms: int = 0
@@ -91,6 +109,7 @@ class Call:
         party: who calls whom.
         premises: shared by all calls.
         finished: called once, when nothing more comes: the record can be saved.
+        resumes: what an earlier process knew of this call; None for a new one.
     """
 
     __slots__ = (
@@ -104,6 +123,8 @@ class Call:
         "_leaving",
         "_log",
         "_opening",
+        "_outgrown",
+        "_owed",
         "_premises",
         "_retried",
         "_speaking",
@@ -121,42 +142,54 @@ class Call:
         "stream_refused",
     )
 
-    def __init__(self, party: Party, premises: Premises, finished: Callable[[Call], None]) -> None:
+    def __init__(
+        self,
+        party: Party,
+        premises: Premises,
+        finished: Callable[[Call], None],
+        *,
+        resumes: Resumed | None = None,
+    ) -> None:
         self.party = party
         self.call_sid = party.call_sid
         self.life = Life()
         self.leg: Leg | None = None
-        self.legs = 0
+        self.legs = resumes.legs if resumes else 0
         self.reconnects = 0
         self.stream_refused = False
         self._premises = premises
         self._finished = finished
         self._clock = premises.clock
-        self._began = self._clock()
+        self._began = resumes.began if resumes else self._clock()
         self._log = call_logger(party.call_sid)
         self._transcript = Transcript(self._write_turn)
         self._timers: dict[Event, Timer] = {}
         self._dead_response: str | None = None  # its late audio is dropped
         self._speaking: str | None = None  # item whose audio came last
         self._caller_origin = 0.0  # call time, ms, of the first byte that the model heard on this leg
-        self._greeted = False
+        self._greeted = resumes is not None
+        self._owed = resumes is not None  # the caller waits for words that the line has lost
+        self._outgrown: str | None = None  # item that was cut because it outgrew what may wait
         self._opening = True  # nothing has been said yet
         self._leaving = False
         self._retried = False
         self._done = False
         self._told: set[str] = set()  # turns that stand in the log
         self.barge_ins = 0
-        premises.write(
-            self.call_sid,
-            "call_started",
-            {
-                "from": party.from_,
-                "to": party.to,
-                "direction": party.direction,
-                "account_sid": party.account_sid,
-                "assistant": premises.assistant,
-            },
-        )
+        if resumes is not None:
+            premises.write(self.call_sid, "call_resumed", {})
+        else:
+            premises.write(
+                self.call_sid,
+                "call_started",
+                {
+                    "from": party.from_,
+                    "to": party.to,
+                    "direction": party.direction,
+                    "account_sid": party.account_sid,
+                    "assistant": premises.assistant,
+                },
+            )
         self._say(Happening.CALL_STARTED, f"Call from {party.from_ or 'unknown'} to {party.to or 'unknown'}")
         self.model: Model = premises.open_model(self, party)
 
@@ -186,7 +219,7 @@ class Call:
         premises.write(self.call_sid, "leg_started", {"leg": leg.number, "stream_sid": stream_sid})
         self._say(Happening.LEG_STARTED, f"The line is open ({stream_sid})")
         if self.model.ready:
-            self._greet()
+            self._speak_first()
         return PhoneLeg(self, leg)
 
     def stream_ended(self, leg: Leg, end: StreamEnd, detail: str) -> None:
@@ -197,6 +230,8 @@ class Call:
         else:
             self._say(Happening.LEG_LOST, f"The line is lost ({detail})", reason=end.value)
         self._apply(_ENDS[end])
+        if self._leaving:
+            self._apply(Event.GOODBYE_SAID)
 
     def lose_leg(self, detail: str) -> None:
         """The leg's stream is over, though its socket has not said so."""
@@ -209,12 +244,14 @@ class Call:
         if self.leg is not leg:
             return
         self.leg = None
-        self._note_cut(leg.end())
+        self._owed = self._note_cut(leg.end()) or self._owed
         if self.model.active_response is not None:
+            self._owed = True
             self._dead_response = self.model.active_response
             self.model.cancel(self.model.active_response)
         speaking = self._transcript.speaking
         if speaking is not None and self.model.ready:
+            self._owed = True
             self.model.commit()
             self._transcript.caller_stopped(speaking, self._ms(self._clock()))
         self._premises.write(self.call_sid, "leg_ended", {"leg": leg.number, "reason": reason})
@@ -319,7 +356,7 @@ class Call:
         """The session is configured."""
         self._say(Happening.MODEL_CONNECTED, f"The model is ready after {self._ms(self._clock())} ms")
         if self.leg is not None:
-            self._greet()
+            self._speak_first()
 
     def model_lost(self, reason: ModelLost, detail: str) -> None:
         """The model is gone."""
@@ -368,7 +405,11 @@ class Call:
         leg = self.leg
         self._transcript.assistant_audio(item_id, size)
         if leg is None or response_id == self._dead_response:
-            self._dead_response = response_id  # a leg that starts now doesn't get the rest of it
+            if response_id != self._dead_response:
+                # A leg that starts now doesn't get the rest of it.
+                self._dead_response = response_id
+                self._owed = True
+                self.model.cancel(response_id)
             if item_id != self._speaking:
                 # Nothing of this item was or will be heard.
                 self._speaking = item_id
@@ -377,6 +418,7 @@ class Call:
             return
         if not leg.audio(item_id, payload, size):
             self._log.warning("An answer outgrew what may wait for the ear; it is cut here")
+            self._outgrown = item_id
             self._dead_response = response_id
             self.model.cancel(response_id)
         if item_id != self._speaking:
@@ -396,12 +438,15 @@ class Call:
         self._transcript.assistant_said(item_id, text, final=final)
 
     def response_done(self, response_id: str, status: str, detail: str | None) -> None:
-        """An answer has ended; one that failed is asked for again, once."""
+        """An answer has ended; one that failed is asked for again, once: silence is no answer."""
         if status == "failed":
             self._log.warning("The model's answer failed: {}", detail)
-            if not self._retried:
-                self._retried = True
-                self.model.answer("again", self._premises.greeting if self._opening else None)
+            if self._retried:
+                self.model.close()
+                self.model_lost(ModelLost.FAILING, f"two answers in a row failed: {detail}")
+                return
+            self._retried = True
+            self.model.answer("again", self._premises.greeting if self._opening else None)
         elif status == "completed":
             self._retried = self._opening = False
         if response_id == self._dead_response:
@@ -414,7 +459,7 @@ class Call:
         if name == END_CALL["name"]:
             self._leaving = True
             self.model.tool_result(call_id, {"ok": True})
-            self.arm(Event.GOODBYE_SAID, GOODBYE_SECONDS)
+            self.arm(Event.GOODBYE_SAID, GOODBYE_SECONDS, self._goodbye_overdue)
         else:
             self.model.tool_result(call_id, {"error": f"there is no function {name}"})
             self.model.answer("tool")
@@ -446,7 +491,10 @@ class Call:
 
     def _heard(self, heard: tuple[Heard, ...]) -> None:
         for item in heard:
-            self._note_heard(item)
+            if item.item_id == self._outgrown:
+                self._note_cut((replace(item, complete=False),))
+            else:
+                self._note_heard(item)
         self._leave()
 
     def _note_heard(self, item: Heard) -> None:
@@ -460,12 +508,24 @@ class Call:
         if self.leg is None or not self.leg.playout.outstanding:
             self._apply(Event.GOODBYE_SAID)
 
+    def _goodbye_overdue(self) -> None:
+        """Leaves, unless the goodbye is longer than expected and still plays."""
+        left = self.leg.left() if self.leg is not None else 0.0
+        if left > 0:
+            self.arm(Event.GOODBYE_SAID, left + GOODBYE_MARGIN_SECONDS, self._goodbye_overdue)
+        else:
+            self._apply(Event.GOODBYE_SAID)
+
     # ---- small ----------------------------------------------------------------------------------
 
-    def _greet(self) -> None:
+    def _speak_first(self) -> None:
+        """On a new leg: greets, or takes up what a lost one has interrupted."""
         if not self._greeted:
             self._greeted = True
             self.model.answer("greeting", self._premises.greeting)
+        elif self._owed:
+            self.model.answer("resume", self._premises.greeting if self._opening else self._premises.resume)
+        self._owed = False
 
     def _ms(self, at: float) -> int:
         """Call time of a loop time."""

@@ -114,6 +114,10 @@ class Leg:
         self.playout.resume(self._clock())
         self._arm()
 
+    def left(self) -> float:
+        """Seconds until what came of the assistant so far has been played, by the clock."""
+        return self.playout.left(self._clock())
+
     def end(self) -> tuple[Heard, ...]:
         """The stream is gone: frees everything, and says what was heard of what was playing."""
         self._disarm()
@@ -129,8 +133,11 @@ class Leg:
         self._arm()
 
     def _arm(self) -> None:
-        if self._timer is None and self.playout.due is not None:
-            self._timer = self._wheel.at(self.playout.due, self._tick)
+        due = self.playout.due
+        if self._timer is not None and due is not None and due < self._timer.when:
+            self._disarm()
+        if self._timer is None and due is not None:
+            self._timer = self._wheel.at(due, self._tick)
 
     def _disarm(self) -> None:
         if self._timer is not None:

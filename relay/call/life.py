@@ -109,6 +109,7 @@ TABLE: dict[tuple[State, Event], Row] = {
     (_S.INTERRUPTED, _E.STREAM_REFUSED): Row(_S.ENDED, _R.STREAM_REFUSED),
     (_S.INTERRUPTED, _E.TOKEN_EXPIRED): Row(_S.ENDED, _R.LINE_DROPPED),
     (_S.INTERRUPTED, _E.RESUME_EXPIRED): Row(_S.ENDED, _R.LINE_DROPPED),
+    (_S.INTERRUPTED, _E.GOODBYE_SAID): Row(_S.CLOSING, _R.ASSISTANT_SAID_GOODBYE),
     (_S.INTERRUPTED, _E.TIME_LIMIT): Row(_S.CLOSING, _R.TIME_LIMIT),
     (_S.INTERRUPTED, _E.DAEMON_STOPS): Row(_S.ENDED, _R.DAEMON_STOPPED),
     # We ended the leg; the last words are Twilio's to fetch. A stream that still comes finds nobody.

@@ -7,10 +7,11 @@ nothing more comes of it; then its record is made from the journal and saved.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import OrderedDict
 from collections.abc import Callable
 
-from handlehome.relay.call.call import Call, Party, PhoneLeg, Premises
+from handlehome.relay.call.call import Call, Party, PhoneLeg, Premises, Resumed
 from handlehome.relay.call.life import EndReason, Event, State
 from handlehome.relay.logs import Event as Happening
 from handlehome.relay.logs import call_logger, log_event
@@ -18,6 +19,7 @@ from handlehome.relay.phone.desk import Accepted, IncomingCall, NextStep, Refusa
 from handlehome.relay.phone.handler import Refusal, TwilioMessageHandler
 from handlehome.relay.phone.messages import Start
 from handlehome.relay.phone.tokens import LIFETIME_SECONDS, TokenRegister, TokenVerdict
+from handlehome.relay.saving import Interrupted
 
 TOKEN_PARAMETER = "token"  # noqa: S105 - the name of a <Parameter>
 MAX_RECONNECTS = 3
@@ -55,7 +57,7 @@ class Switchboard:
         self._tokens = TokenRegister()
         self._calls: dict[str, Call] = {}
         self._over: OrderedDict[str, None] = OrderedDict()
-        self._strays: dict[str, Callable[[], None]] = {}  # interrupted calls of an earlier process
+        self._strays: dict[str, Interrupted] = {}  # calls of an earlier process
         self._answers: OrderedDict[str, tuple[NextStep, str | None]] = OrderedDict()  # by idempotency token
         self._draining = False
         self._empty = asyncio.Event()
@@ -98,13 +100,19 @@ class Switchboard:
                 reason=reason.value,
             )
             return Refused(reason)
-        if self._strays.pop(call.call_sid, None) is not None:
-            self._premises.write(call.call_sid, "call_resumed", {})
+        return Accepted(self._promise(self._take(call)))
+
+    def _take(self, call: IncomingCall) -> Call:
+        stray = self._strays.pop(call.call_sid, None)
+        resumed = None
+        if stray is not None:
+            began = self._premises.clock() - (time.time() - stray.started_at)
+            resumed = Resumed(stray.legs, began)
         party = Party(call.call_sid, call.account_sid, call.from_, call.to, call.direction)
-        taken = Call(party, self._premises, self._finished)
+        taken = Call(party, self._premises, self._finished, resumes=resumed)
         self._calls[call.call_sid] = taken
         self._empty.clear()
-        return Accepted(self._promise(taken))
+        return taken
 
     def connect_ended(self, call: IncomingCall) -> tuple[NextStep, str | None]:
         """What Twilio does after a stream; a request that is sent again is answered as it was."""
@@ -120,19 +128,26 @@ class Switchboard:
 
     def _next_step(self, call: IncomingCall) -> tuple[NextStep, str | None]:
         known = self._calls.get(call.call_sid)
-        if known is None:
-            forget = self._strays.pop(call.call_sid, None)
-            if forget is None:
-                return NextStep.NOTHING, None
-            forget()
-            return NextStep.FALLBACK, None
         if call.parameters.get("CallStatus") in TERMINAL:
             # The caller hung up, and this is ahead of the stream's `stop`.
-            known.happened(Event.STATUS_TERMINAL)
+            self.call_status(call.call_sid, call.parameters["CallStatus"])
             return NextStep.NOTHING, None
+        if known is None:
+            return self._after_crash(call)
         if known.leg is not None:
             known.lose_leg("Twilio says that the stream is over")
         return self._after_stream(known)
+
+    def _after_crash(self, call: IncomingCall) -> tuple[NextStep, str | None]:
+        """The process that had this call has died, the caller is still there."""
+        if call.call_sid not in self._strays:
+            return NextStep.NOTHING, None
+        if self.refusing is not None:
+            self._give_up(call.call_sid)
+            return NextStep.FALLBACK, None
+        taken = self._take(call)
+        taken.reconnects += 1
+        return NextStep.RECONNECT, self._promise(taken)
 
     def _after_stream(self, call: Call) -> tuple[NextStep, str | None]:
         state, reason = call.life.state, call.life.reason
@@ -157,9 +172,7 @@ class Switchboard:
         known = self._calls.get(call_sid)
         if known is not None:
             known.happened(Event.STATUS_TERMINAL)
-        forget = self._strays.pop(call_sid, None)
-        if forget is not None:
-            forget()
+        self._give_up(call_sid)
 
     def stream_status(self, call_sid: str, stream_sid: str, event: str, error: str | None) -> None:
         """Twilio's own account of a stream; an error is worth a line."""
@@ -202,22 +215,20 @@ class Switchboard:
             self._empty.set()
         self._save(call.call_sid)
 
-    def adopt(self, call_sid: str, forget: Callable[[], None]) -> None:
+    def adopt(self, call: Interrupted) -> None:
         """Takes note of an interrupted call of an earlier process.
 
-        Args:
-            call_sid: the call.
-            forget: ends it; called once, when Twilio is heard of it, or `RESUME_SECONDS` from now.
+        It goes on when Twilio asks for instructions, and is ended by a terminal status, or `RESUME_SECONDS`
+        from now.
         """
-        self._strays[call_sid] = forget
-
-        def give_up() -> None:
-            pending = self._strays.pop(call_sid, None)
-            if pending is not None:
-                pending()
-
+        self._strays[call.call_sid] = call
         premises = self._premises
-        premises.wheel.at(premises.clock() + premises.resume_seconds, give_up)
+        premises.wheel.at(premises.clock() + premises.resume_seconds, lambda: self._give_up(call.call_sid))
+
+    def _give_up(self, call_sid: str) -> None:
+        stray = self._strays.pop(call_sid, None)
+        if stray is not None:
+            stray.end()
 
     def drain(self) -> None:
         """Admits no further call."""

@@ -19,6 +19,7 @@ class ModelLost(StrEnum):
     DROPPED = "model_dropped"
     SILENT = "model_silent"
     EXPIRED = "model_expired"
+    FAILING = "model_failing"
 
 
 class Listener(Protocol):

@@ -37,7 +37,7 @@ KEEPALIVE_SECONDS = 10.0
 """A connection from which nothing comes for this long is pinged, and given up after as long again."""
 
 MAX_EVENT_BYTES = 20 * 2**20
-"""An event may hold 15 MiB of audio as base64 text (openai.md, section 4)."""
+"""An event may hold 15 MiB of audio as base64 text (Realtime API reference)."""
 
 FATAL_CODES = frozenset(
     {"insufficient_quota", "invalid_api_key", "account_deactivated", "billing_hard_limit_reached"}
@@ -162,7 +162,7 @@ class OpenAIMessageHandler:
             )
         except HandshakeRefused as error:
             self._lose(ModelLost.REFUSED, str(error))
-        except (OSError, TimeoutError) as error:
+        except (OSError, TimeoutError, ValueError) as error:  # ValueError: a host name that is none
             self._lose(ModelLost.UNREACHABLE, str(error) or type(error).__name__)
 
     def connection_made(self, connection: Connection) -> None:
@@ -304,7 +304,7 @@ class OpenAIMessageHandler:
             # Theirs, not ours: an event whose fields are not as documented must not end the call.
             self.invalid_events += 1
             if self.invalid_events == 1:
-                self._log.warning("The model sent an event that can't be read: {!r}", error)
+                self._log.opt(exception=error).warning("The model sent an event that can't be read")
 
     def binary_received(self, message: bytes) -> None:
         """The protocol has no binary messages."""
@@ -379,6 +379,9 @@ class OpenAIMessageHandler:
             del self._speaking[item_id]
             self._listener.assistant_audio_done(item_id)
         error = (response.get("status_details") or {}).get("error") or {}
+        if error.get("code") in FATAL_CODES:
+            self._lose(ModelLost.REFUSED, f"{error['code']}: {error.get('message')}")
+            return
         self._listener.response_done(response_id, response["status"], error.get("code") or error.get("type"))
         self.responses.done(response_id)
 
@@ -394,6 +397,9 @@ class OpenAIMessageHandler:
             self._expired = True
             self._log.warning("The model's session has expired: {}", text)
         elif code in BENIGN_CODES:
+            if code == "input_audio_buffer_commit_empty" and self._committing:
+                self._committing = False
+                self.responses.caller_committed(answered=False)
             self._log.debug("The model refused what was no longer needed: {}", text)
         else:
             self._log.warning("The model refused an event: {}", text)

@@ -1,4 +1,4 @@
-"""What a Realtime session is configured with (openai.md, section 3)."""
+"""What a Realtime session is configured with (Realtime API reference)."""
 
 from __future__ import annotations
 
@@ -10,6 +10,14 @@ from handlehome.relay.assistant import Assistant
 FIRST_WORDS = {
     "fr": "Accueille l'appelant en disant exactement ceci, rien de plus : « {greeting} »",
     "en": 'Greet the caller by saying exactly this and nothing more: "{greeting}"',
+}
+
+
+RESUME_WORDS = {
+    "fr": "La ligne vient d'être coupée un instant. Excuse-toi en une courte phrase et reprends la "
+    "conversation là où elle en était.",
+    "en": "The line was cut for a moment. Apologise in one short sentence and take up the conversation where "
+    "it was.",
 }
 
 
@@ -53,6 +61,11 @@ def session_config(
         "tools": tools,
         "tool_choice": "auto",
     }
+
+
+def resume_words(assistant: Assistant) -> str:
+    """Instructions for the response that takes up a conversation after the line was lost."""
+    return RESUME_WORDS[assistant.language]
 
 
 def first_words(assistant: Assistant) -> str:

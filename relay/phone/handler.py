@@ -168,7 +168,8 @@ class TwilioMessageHandler:
             # Nobody else would tell of it: there is no call yet.
             detail = f"Media stream closed with {code}: {reason}"
             log_event(self._log, Event.REFUSED, detail, reason=reason)
-        self._end(StreamEnd.DROPPED, f"closed with {code} {reason}".strip())
+        end = StreamEnd.BROKEN if code in _BROKEN else StreamEnd.DROPPED
+        self._end(end, f"closed with {code} {reason}".strip())
         self._connection = None
 
     def writing_paused(self) -> None:

@@ -1,4 +1,6 @@
-"""Messages of Twilio Media Streams, as far as the relay sends and reads them (twilio.md, sections 4 and 5).
+"""Messages of Twilio Media Streams, as far as the relay sends and reads them.
+
+Shapes: Twilio's documentation, "Media Streams: WebSocket messages".
 
 Audio is text that is spliced, not parsed: `parse_media` reads the layout in which Twilio sends it and
 leaves every other layout to `parse_message`, with the same result.

@@ -304,7 +304,8 @@ class OpenAIMessageHandler:
             # Theirs, not ours: an event whose fields are not as documented must not end the call.
             self.invalid_events += 1
             if self.invalid_events == 1:
-                self._log.opt(exception=error).warning("The model sent an event that can't be read")
+                self._log.warning("The model sent an event that can't be read: {!r}", error)
+                self._log.opt(exception=error).debug("Where it failed")
 
     def binary_received(self, message: bytes) -> None:
         """The protocol has no binary messages."""

@@ -375,13 +375,17 @@ async def dropped_line_comes_back(stage: Stage) -> None:
 
 @scenarios
 async def line_drops_in_mid_answer(stage: Stage) -> None:
-    """The rest of an answer is not played into the next stream."""
-    script = Script(greeting=ANSWER, answers=[GREETING], vad="manual")
+    """The rest of an answer is not played into the next stream: the assistant takes up the conversation."""
+    again = Answer(text="Excusez-moi.", audio=spoken(0.5, 0x33))
+    script = Script(greeting=ANSWER, answers=[again, GREETING], vad="manual")
     async with stage.phone() as phone:
         session = await stage.session(await stage.dial(phone, script))
         await phone.wait_heard(4000)
         await phone.drop()
-        await phone.wait_leg(2)
+        leg = await phone.wait_leg(2)
+        while leg.playback.played_bytes < len(again.audio):
+            await phone.wait_heard(phone.heard_bytes + 1)
+        await phone.wait_quiet()
         await turn(phone, session)
         await phone.wait_answer()
         await phone.hang_up()
@@ -389,7 +393,7 @@ async def line_drops_in_mid_answer(stage: Stage) -> None:
         assert not session.violations
         assert all(accepted for *_, accepted in session.truncations)
     assert record.turns[0].interrupted
-    assert phone.legs[1].playback.played() == GREETING.audio
+    assert phone.legs[1].playback.played() == again.audio + GREETING.audio
 
 
 @scenarios

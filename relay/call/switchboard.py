@@ -19,9 +19,9 @@ from handlehome.relay.phone.desk import Accepted, IncomingCall, NextStep, Refusa
 from handlehome.relay.phone.handler import Refusal, TwilioMessageHandler
 from handlehome.relay.phone.messages import Start
 from handlehome.relay.phone.tokens import LIFETIME_SECONDS, TokenRegister, TokenVerdict
+from handlehome.relay.phone.twiml import TOKEN_PARAMETER
 from handlehome.relay.saving import Interrupted
 
-TOKEN_PARAMETER = "token"  # noqa: S105 - the name of a <Parameter>
 MAX_RECONNECTS = 3
 REMEMBERED_CALLS = 1000
 TERMINAL = frozenset({"completed", "busy", "no-answer", "failed", "canceled"})

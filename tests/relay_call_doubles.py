@@ -205,7 +205,7 @@ class VirtualLine:
         """The caller's audio, in frames of 20 ms and in real time."""
         for _ in range(ms // 20):
             if self.leg is not None and self.closed is None:
-                self.leg.frame(self._frames * 20, *audio(20, byte))
+                self.leg.frame(self._frames + 1, self._frames * 20, *audio(20, byte))
             self._frames += 1
             self.clock.advance(0.020)
 

@@ -83,7 +83,7 @@ class Desk:
         for _ in range(round(seconds * 50)):
             self.clock.advance(0.02)
             self._stamp += 20
-            self.leg.frame(self._stamp, *audio(20, 0x11))
+            self.leg.frame(self._stamp // 20, self._stamp, *audio(20, 0x11))
 
     def assert_all_is_free(self) -> None:
         assert self.wheel.pending == 0

@@ -54,7 +54,7 @@ def check(message: bytes) -> Media | None:
         return None
     assert fast is None or fast == found
     if found is not None:
-        _, payload, size = found
+        *_, payload, size = found
         sent = json.loads(Outgoing(SID).media_head + payload + Outgoing.TAIL)
         assert len(base64.b64decode(sent["media"]["payload"], validate=True)) == size
     return found
@@ -158,7 +158,7 @@ def test_the_fast_path_equals_the_slow_one_for_messages_cut_and_filled(
 def test_twilios_layout_takes_the_fast_path(data: bytes) -> None:
     payload = base64.b64encode(data)
     message = dumps(usual(payload.decode(), "123456"))
-    assert parse_media(message, TAIL) == (123456, payload, len(data)) == slow(message)
+    assert parse_media(message, TAIL) == (2, 123456, payload, len(data)) == slow(message)
 
 
 @pytest.mark.parametrize(
@@ -186,9 +186,9 @@ def test_every_other_layout_is_left_to_the_slow_path(message: bytes) -> None:
 
 def test_of_repeated_keys_the_last_counts_on_both_paths() -> None:
     message = dumps(usual("AAAA"))[:-1] + b',"streamSid":"' + SID.encode() + b'"}'
-    assert check(message) == (20, b"AAAA", 3)
+    assert check(message) == (2, 20, b"AAAA", 3)
     message = b'{"event":"mark",' + dumps(usual("AAAA"))[1:]
-    assert check(message) == (20, b"AAAA", 3)
+    assert check(message) == (2, 20, b"AAAA", 3)
 
 
 @pytest.mark.parametrize("stamp", ["1" * 13, "-" + "1" * 13, "9" * 4000, "9" * 5000, 10**30])
@@ -198,9 +198,21 @@ def test_a_timestamp_that_no_call_reaches_is_invalid(stamp: Any) -> None:
         slow(dumps(usual("AAAA", stamp)))
 
 
+def test_a_frame_without_a_number_has_the_one_of_its_timestamp() -> None:
+    message = usual("AAAA", "60")
+    del message["media"]["chunk"]
+    assert slow(dumps(message)) == (4, 60, b"AAAA", 3)
+
+
+@pytest.mark.parametrize("chunk", ["", "one", None, [], 10**12, "9" * 5000])
+def test_a_frames_number_that_is_none_is_invalid(chunk: Any) -> None:
+    with pytest.raises(InvalidMessage):
+        slow(dumps(usual("AAAA", chunk=chunk)))
+
+
 @pytest.mark.parametrize("stamp", [20, "20", " 20 "])
 def test_a_timestamp_may_be_a_number_or_a_string(stamp: Any) -> None:
-    assert slow(dumps(usual("AAAA", stamp))) == (20, b"AAAA", 3)
+    assert slow(dumps(usual("AAAA", stamp))) == (2, 20, b"AAAA", 3)
 
 
 @pytest.mark.parametrize(

@@ -77,7 +77,7 @@ class Leg:
         self._frame_clock = self.playout.clock.frame
         self.playout.begin(self.started)
 
-    def frame(self, timestamp_ms: int, payload: bytes, size: int) -> None:
+    def frame(self, chunk: int, timestamp_ms: int, payload: bytes, size: int) -> None:
         """A frame of the caller's audio. Once per frame."""
         self._frame_clock(self._clock(), timestamp_ms)
         self._hear(payload, size)

@@ -66,7 +66,7 @@ class Refusal(Enum):
 class StreamListener(Protocol):
     """What a stream is for: a leg of a call."""
 
-    def frame(self, timestamp_ms: int, payload: bytes, size: int) -> None:
+    def frame(self, chunk: int, timestamp_ms: int, payload: bytes, size: int) -> None:
         """The caller's audio; once per frame."""
 
     def mark(self, name: str) -> None:
@@ -126,7 +126,7 @@ class TwilioMessageHandler:
         self._clock = clock
         self._connection: Connection | None = None
         self._listener: StreamListener | None = None
-        self._frame: Callable[[int, bytes, int], None] | None = None
+        self._frame: Callable[[int, int, bytes, int], None] | None = None
         self._tail = b""
         self._stream_sid = ""
         self._outgoing = Outgoing("")

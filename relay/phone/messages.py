@@ -19,14 +19,16 @@ from handlehome.codecs.payload import payload_size
 # Twilio's layout; any other is as good, and takes the slow path.
 _MEDIA = re.compile(
     rb'\{"event":"media","sequenceNumber":"\d+","media":\{"track":"inbound",'
-    rb'"chunk":"\d+","timestamp":"(\d{1,12})","payload":"'
+    rb'"chunk":"(\d{1,12})","timestamp":"(\d{1,12})","payload":"'
 )
 _STREAM_SID = re.compile(r"MZ[0-9a-f]{32}")
 _CALL_SID = re.compile(r"CA[0-9a-fA-F]{32}")
-_MAX_TIMESTAMP_MS = 10**12
+_MAX_NUMBER = 10**12
+_FRAME_MS = 20
 
-Media = tuple[int, bytes, int]
-"""A frame of the caller's audio: the line's timestamp in ms, base64 text, and the bytes it stands for."""
+Media = tuple[int, int, bytes, int]
+"""A frame of the caller's audio: its number (`chunk`, from 1), the line's timestamp in ms, base64 text, and the
+bytes it stands for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +65,7 @@ def parse_media(message: bytes, tail: bytes) -> Media | None:
         return None
     payload = message[head.end() : -len(tail)]
     size = payload_size(payload)
-    return None if size < 0 else (int(head[1]), payload, size)
+    return None if size < 0 else (int(head[1]), int(head[2]), payload, size)
 
 
 def parse_message(message: bytes) -> dict[str, Any]:
@@ -96,14 +98,16 @@ def media_of(parsed: dict[str, Any], stream_sid: str) -> Media | None:
             return None
         payload = media["payload"].encode("ascii")
         timestamp_ms = int(media["timestamp"])
-        if not -_MAX_TIMESTAMP_MS < timestamp_ms < _MAX_TIMESTAMP_MS:
-            raise ValueError("timestamp is out of range")
+        # Twilio numbers its frames; who doesn't is taken at the word of the timestamps.
+        chunk = int(media.get("chunk", timestamp_ms // _FRAME_MS + 1))
+        if not (-_MAX_NUMBER < timestamp_ms < _MAX_NUMBER and -_MAX_NUMBER < chunk < _MAX_NUMBER):
+            raise ValueError("timestamp or chunk is out of range")
     except (KeyError, AttributeError, TypeError, ValueError) as error:
         raise InvalidMessage(f"media: {error!r}") from error
     size = payload_size(payload)
     if size < 0:
         raise InvalidMessage("media: the payload is not base64")
-    return timestamp_ms, payload, size
+    return chunk, timestamp_ms, payload, size
 
 
 def start_of(parsed: dict[str, Any]) -> Start:

@@ -6,17 +6,17 @@ ended, and of one that is read back after a crash, so that the three cannot disa
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, Literal
+
+from handlehome.store.itemorder import ItemOrder
 
 __all__ = [
     "CallFold",
     "CallRecord",
     "Event",
-    "ItemOrder",
     "LegRecord",
     "Role",
     "Status",
@@ -44,7 +44,12 @@ class Event:
     `call_interrupted`  nothing: our process died under the call
     `call_resumed`      nothing: the interrupted call goes on
     `call_ended`        `reason`
-    `call_saved`        nothing: the record is in the store
+    `recording`         `file` (under DATA_DIR/recordings), `channels`
+    `usage`             `source` ("realtime" | "transcription" | "extraction"), `model`, and what was used up,
+                        one number each: `input_text_tokens`, `seconds`, ...
+    `extracted`         `data` (what was extracted, or None), `extraction` (how; see `CallRecord`)
+    `call_saved`        `seq`: the record is in the store, with all events up to this sequence number
+    `save_refused`      `reason`: the store will not have the record as it is
     ==================  ===============================================================================
 
     Attributes:
@@ -58,95 +63,6 @@ class Event:
     at: float
     kind: str
     data: dict[str, Any]
-
-
-class ItemOrder:
-    """Puts conversation items into the order of the conversation, whenever they become known.
-
-    Each item names the item that it follows. Rules, in this order:
-
-    - An item stands behind the one that it follows, even when that one becomes known later.
-    - Items that follow the same item, and items that follow nothing or something that was never placed
-      (the first item of a session, an item behind a function call that left no turn), stand by `at`:
-      their own, or else the first one known among the items that follow them. Those without any stand
-      behind all that were placed before them.
-    - What is equal by these rules stands in the order of placement.
-
-    An item keeps its place: the first predecessor and the first `at` that were given for it count. A
-    predecessor that would close a circle counts as none.
-    """
-
-    __slots__ = ("_after", "_at", "_named")
-
-    def __init__(self) -> None:
-        self._after: dict[str, str | None] = {}
-        self._at: dict[str, float] = {}
-        self._named: set[str] = set()  # every predecessor that was ever named, placed or not
-
-    def place(self, item_id: str, after: str | None, at: float | None = None) -> None:
-        """Makes an item known, or more about it.
-
-        Args:
-            item_id: the item; it need not become a turn.
-            after: the item that it follows (`previous_item_id`), None where there is none or it is not known.
-            at: its start in call time, milliseconds; used only where the chain of items says nothing.
-        """
-        if self._after.get(item_id) is None:
-            if after is not None and self._leads_to(item_id, after):
-                after = None
-            self._after[item_id] = after
-            if after is not None:
-                self._named.add(after)
-        if at is not None:
-            self._at.setdefault(item_id, at)
-
-    def __contains__(self, item_id: object) -> bool:
-        return item_id in self._after
-
-    def __len__(self) -> int:
-        return len(self._after)
-
-    def __iter__(self) -> Iterator[str]:
-        """All items in the order of the conversation; costs O(n log n)."""
-        followers: dict[str | None, list[str]] = {}
-        for item, after in self._after.items():
-            followers.setdefault(after if after in self._after else None, []).append(item)
-        waiting = self._in_time(followers.get(None, []), followers)[::-1]
-        while waiting:
-            item = waiting.pop()
-            yield item
-            waiting.extend(self._in_time(followers.get(item, []), followers)[::-1])
-
-    def _leads_to(self, item_id: str, after: str) -> bool:
-        """Whether the way back from `after` comes to the item itself."""
-        if after == item_id:
-            return True
-        if item_id not in self._named:
-            return False  # nothing follows it yet; this spares nearly every item the way back
-        step: str | None = after
-        while step is not None and step != item_id:
-            step = self._after.get(step)
-        return step is not None
-
-    def _in_time(self, items: list[str], followers: Mapping[str | None, list[str]]) -> list[str]:
-        if len(items) < 2:
-            return items
-        keys: dict[str, float] = {}
-        latest = -math.inf
-        for item in items:
-            at = self._time(item, followers)
-            keys[item] = latest if at is None else at
-            latest = max(latest, keys[item])
-        return sorted(items, key=keys.__getitem__)
-
-    def _time(self, item: str, followers: Mapping[str | None, list[str]]) -> float | None:
-        waiting = [item]
-        while waiting:
-            item = waiting.pop()
-            if item in self._at:
-                return self._at[item]
-            waiting.extend(reversed(followers.get(item, [])))
-        return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,7 +151,15 @@ class CallRecord:
     """One call; times in seconds since the epoch, whole milliseconds.
 
     `status` is "live" until the call has ended, "interrupted" while our process has died under it and it
-    may yet go on. `data`, `extraction`, `usage` and `latency` are filled in by post-call processing.
+    may yet go on.
+
+    Attributes:
+        data: the customer's data, as the schema of the extraction has it; None before there is any.
+        extraction: how `data` came about: `status` ("waiting" from the call's end until there is a result,
+            then "complete", "retrying", "stopped", "given_up" or "nothing_said"), `method` ("model", "rules"
+            or None), `model`, `schema`, `attempts`, `error`, `at`. None before the call's end.
+        usage: sums of what was used up, by source; None when nothing was.
+        recording: the file under DATA_DIR/recordings, None when the call is not recorded.
     """
 
     call_sid: str
@@ -253,6 +177,7 @@ class CallRecord:
     data: dict[str, Any] | None = None
     extraction: dict[str, Any] | None = None
     usage: dict[str, Any] | None = None
+    recording: str | None = None
     latency: dict[str, Any] | None = None
 
     @property
@@ -285,6 +210,7 @@ class CallRecord:
             "data": self.data,
             "extraction": self.extraction,
             "usage": self.usage,
+            "recording": self.recording,
             "latency": self.latency,
         }
 
@@ -312,6 +238,7 @@ class CallRecord:
             data=document.get("data"),
             extraction=document.get("extraction"),
             usage=document.get("usage"),
+            recording=document.get("recording"),
             latency=document.get("latency"),
         )
 
@@ -321,7 +248,8 @@ class CallFold:
 
     Rules beyond the obvious: the first `call_started`, the first `call_ended` and the first start and end of
     a leg count; the last writing of a turn counts, in the place (see `ItemOrder`) that it had from the first.
-    Turns count after `call_ended` too, since transcriptions come late. Legs that are open when the call is
+    Turns, extractions and usage count after `call_ended` too, since they come late; the last extraction
+    counts. Usage is summed by source; the model named last stands for it. Legs that are open when the call is
     interrupted ended with the last event before it, for reason "interrupted"; those that are open when the
     call ends, end with it.
     """
@@ -375,6 +303,14 @@ class CallFold:
             case "call_ended", "live" | "interrupted":
                 self._end_legs(self._legs, at, data.get("reason"))
                 record = replace(record, status="ended", ended_at=at, end_reason=data.get("reason"))
+                if record.extraction is None:
+                    record = replace(record, extraction={**_WAITING})
+            case "extracted", _:
+                record = replace(record, data=data.get("data"), extraction=data.get("extraction"))
+            case "usage", _ if isinstance(data.get("source"), str):
+                record = replace(record, usage=_with_usage(record.usage, data))
+            case "recording", _:
+                record = replace(record, recording=data.get("file"))
         self._record, self._last_at = record, at
 
     def record(self) -> CallRecord:
@@ -397,6 +333,27 @@ class CallFold:
             leg = self._legs.get(number)
             if leg is not None and leg.ended_at is None:
                 self._legs[number] = replace(leg, ended_at=at, end_reason=reason)
+
+
+_WAITING: dict[str, Any] = {
+    "status": "waiting",
+    "method": None,
+    "model": None,
+    "schema": None,
+    "attempts": 0,
+    "error": None,
+    "at": None,
+}
+
+
+def _with_usage(usage: dict[str, Any] | None, data: Mapping[str, Any]) -> dict[str, Any]:
+    """The sums with one `usage` event more."""
+    source = data["source"]
+    sums = dict((usage or {}).get(source, {}))
+    for name, value in data.items():
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            sums[name] = round(sums.get(name, 0) + value, 6)
+    return {**(usage or {}), source: {**sums, "model": data.get("model")}}
 
 
 def fold(events: Iterable[Event]) -> CallRecord:

@@ -282,7 +282,7 @@ async def test_unknown_events_and_fields_are_tolerated(office: Office) -> None:
         await media(client, 60, sid=stream_sid(2))
         await media(client, 80)
         await office.until(lambda: bool(office.told) and office.told[-1][0::2][:2] == ("frame", 80))
-        assert [entry[1] for entry in office.told] == [20, 80]
+        assert [entry[2] for entry in office.told] == [20, 80]
 
 
 @pytest.mark.parametrize("token", [TOKEN, "another"])

@@ -1,4 +1,4 @@
-"""Records: the fold of a call's events, and the order of its turns."""
+"""Records: the fold of a call's events."""
 
 import itertools
 import random
@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from handlehome.store.records import CallFold, CallRecord, Event, ItemOrder, TurnRecord, fold
+from handlehome.store.records import CallFold, CallRecord, Event, TurnRecord, fold
+from tests.test_store_itemorder import conversations
 
 START = 1_900_000_000.0
 STARTED = Event(
@@ -38,124 +39,6 @@ def ids(record: CallRecord) -> list[str]:
     return [turn.id for turn in record.turns]
 
 
-# The order of items
-
-
-def order(*placed: tuple[Any, ...]) -> list[str]:
-    items = ItemOrder()
-    for arguments in placed:
-        items.place(*arguments)
-    assert len(items) == len(list(items))
-    return list(items)
-
-
-def test_item_known_late_lands_in_its_place() -> None:
-    assert order(("a", None), ("c", "b"), ("d", "c"), ("b", "a")) == ["a", "b", "c", "d"]
-
-
-def test_item_behind_one_that_never_came_stands_by_its_time() -> None:
-    """The answer follows a function call that left no item; the question is placed after it."""
-    assert order(("answer", "call_1", 9000), ("next", "answer", 12000), ("question", None, 3000)) == [
-        "question",
-        "answer",
-        "next",
-    ]
-
-
-def test_session_without_times_stands_behind_what_was_there() -> None:
-    assert order(("a1", None), ("b1", None), ("a2", "a1"), ("b2", "b1")) == ["a1", "a2", "b1", "b2"]
-
-
-def test_untimed_item_stands_behind_all_placed_before_it_even_when_an_early_one_came_last() -> None:
-    assert order(("b", None, 50), ("a", None, 3), ("new", None)) == ["a", "b", "new"]
-
-
-def test_session_has_the_time_of_the_first_item_that_has_one() -> None:
-    assert order(("b1", None), ("b2", "b1", 70), ("a1", None), ("a2", "a1", 10)) == ["a1", "a2", "b1", "b2"]
-
-
-def test_items_behind_the_same_one_stand_by_time() -> None:
-    assert order(("a", None), ("c", "a", 30), ("b", "a", 20)) == ["a", "b", "c"]
-
-
-def test_predecessor_may_be_told_later_and_is_then_kept() -> None:
-    assert order(("x", None), ("b", None), ("a", None), ("b", "a"), ("b", "x"), ("b", None)) == [
-        "x",
-        "a",
-        "b",
-    ]
-
-
-@pytest.mark.parametrize("length", [1, 2, 3, 5])
-def test_circle_is_cut(length: int) -> None:
-    names = [f"i{number}" for number in range(length)]
-    circle = [(name, names[number - 1]) for number, name in enumerate(names)]
-    for arrival in itertools.permutations(circle):
-        assert sorted(order(*arrival, *arrival)) == sorted(names)
-
-
-def test_membership() -> None:
-    items = ItemOrder()
-    items.place("a", "b")
-    assert "a" in items
-    assert "b" not in items
-
-
-def test_long_call_is_ordered_without_recursion_in_any_arrival() -> None:
-    chain = [(f"i{number}", f"i{number - 1}" if number else None) for number in range(5000)]
-    expected = [name for name, _ in chain]
-    assert order(*chain) == expected
-    assert order(*reversed(chain)) == expected
-
-
-names = st.sampled_from("abcdefgh")
-
-
-@given(st.lists(st.tuples(names, st.none() | names, st.none() | st.integers(0, 9))))
-def test_any_placements_give_each_item_once_behind_the_one_it_follows(
-    placements: list[tuple[str, str | None, int | None]],
-) -> None:
-    """Whatever is named, circles included; the first predecessor counts, unless it closes a circle."""
-    result = order(*placements)
-    assert sorted(result) == sorted({item for item, _, _ in placements})
-    first: dict[str, str] = {}
-    for item, after, _ in placements:
-        step: str | None = after
-        while step is not None and step != item:
-            step = first.get(step)
-        if after is not None and step is None:
-            first.setdefault(item, after)
-    for item, after in first.items():
-        if after in result:
-            assert result.index(after) < result.index(item)
-
-
-@st.composite
-def conversations(draw: st.DrawFn) -> list[tuple[str, str | None, int]]:
-    """Sessions one after another; some items' predecessors are function calls, which leave no item."""
-    items: list[tuple[str, str | None, int]] = []
-    for session in range(draw(st.integers(1, 3))):
-        after = None
-        for number in range(draw(st.integers(1, 6))):
-            name = f"s{session}i{number}"
-            items.append(
-                (name, f"call_{name}" if draw(st.booleans()) and number else after, 1000 * len(items))
-            )
-            after = name
-    return items
-
-
-@given(conversations(), st.randoms(use_true_random=False))
-def test_any_arrival_gives_the_same_conversation(
-    items: list[tuple[str, str | None, int]], chance: random.Random
-) -> None:
-    arrival = chance.sample(items, len(items))
-    assert order(*arrival) == [name for name, _, _ in items]
-
-
-# The fold
-
-
 def test_whole_call() -> None:
     record = fold(
         [
@@ -179,10 +62,28 @@ def test_whole_call() -> None:
             event(
                 5, "turn", id="u1", after="a1", role="caller", text="Une fuite !", start_ms=3000, end_ms=4100
             ),
+            event(1, "recording", file="CA1.wav", channels=2),
+            event(6, "usage", source="realtime", model="gpt-realtime-2.1", input_audio_tokens=500),
+            event(
+                7,
+                "usage",
+                source="realtime",
+                model="gpt-realtime-2.1",
+                input_audio_tokens=200,
+                output_audio_tokens=300,
+            ),
             event(60, "leg_ended", leg=0, reason="stop"),
             event(61.25, "call_ended", reason="caller_hung_up"),
             event(62, "turn", id="u2", after="u1", role="caller", text="Merci.", start_ms=50000),
             event(63, "call_saved"),
+            event(64, "extracted", data={}, extraction={"status": "retrying", "method": "rules"}),
+            event(65, "usage", source="transcription", model="gpt-transcribe", seconds=2.5),
+            event(
+                66,
+                "extracted",
+                data={"customer": {"last_name": "Martin"}},
+                extraction={"status": "complete", "method": "model"},
+            ),
         ]
     )
     assert record.to_document() == {
@@ -241,9 +142,13 @@ def test_whole_call() -> None:
                 "response_ms": None,
             },
         ],
-        "data": None,
-        "extraction": None,
-        "usage": None,
+        "data": {"customer": {"last_name": "Martin"}},
+        "extraction": {"status": "complete", "method": "model"},
+        "usage": {
+            "realtime": {"input_audio_tokens": 700, "output_audio_tokens": 300, "model": "gpt-realtime-2.1"},
+            "transcription": {"seconds": 2.5, "model": "gpt-transcribe"},
+        },
+        "recording": "CA1.wav",
         "latency": None,
     }
 
@@ -258,6 +163,21 @@ def test_call_without_events_has_no_record() -> None:
 def test_events_of_two_calls_are_not_mixed() -> None:
     with pytest.raises(ValueError, match="CA2 in the fold of CA1"):
         fold([STARTED, Event("CA2", START, "call_resumed", {})])
+
+
+def test_ended_call_waits_for_its_extraction() -> None:
+    live = fold([STARTED])
+    assert live.extraction is None
+    ended = fold([STARTED, event(1, "call_ended", reason="caller_hung_up")])
+    assert ended.data is None
+    assert ended.extraction is not None
+    assert ended.extraction["status"] == "waiting"
+
+
+def test_extraction_ahead_of_the_end_is_kept() -> None:
+    extracted = event(1, "extracted", data={"a": 1}, extraction={"status": "complete"})
+    record = fold([STARTED, extracted, event(2, "call_ended", reason="caller_hung_up")])
+    assert (record.data, record.extraction) == ({"a": 1}, {"status": "complete"})
 
 
 def test_live_call_has_no_end() -> None:
@@ -364,6 +284,7 @@ def test_turns_in_any_order_give_the_same_record_and_the_last_writing_wins(
 
 
 milliseconds = st.none() | st.integers(0, 10_000_000) | st.floats(0, 1e7)
+names = st.sampled_from("abcdefgh")
 words = st.none() | st.text(st.characters(codec="utf-8"), max_size=20)
 turns = st.fixed_dictionaries(
     {"id": names, "after": st.none() | names, "role": st.sampled_from(["caller", "assistant"])},
@@ -391,6 +312,13 @@ events = st.builds(
         st.tuples(st.just("turn"), turns),
         st.tuples(st.sampled_from(["call_interrupted", "call_resumed", "call_saved"]), st.just({})),
         st.tuples(st.just("call_ended"), st.fixed_dictionaries({"reason": words})),
+        st.tuples(st.just("recording"), st.fixed_dictionaries({"file": words})),
+        st.tuples(
+            st.just("extracted"),
+            st.fixed_dictionaries(
+                {"data": st.none() | st.dictionaries(names, words), "extraction": st.none()}
+            ),
+        ),
     ),
 )
 

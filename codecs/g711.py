@@ -1,4 +1,4 @@
-"""G.711: mu-law and A-law, to and from 16-bit linear samples, and levels of mu-law frames.
+"""G.711: mu-law and A-law, to and from 16-bit linear samples.
 
 Linear samples are int16, native byte order, left-justified as in ITU-T G.191 (Software Tool Library, module
 g711): mu-law uses the upper 14 bits, A-law the upper 13. Codes are bytes as they stand on the line, A-law
@@ -14,17 +14,16 @@ on), a C loop over the bytes. Microseconds on one core of a 2-core cloud machine
 ====================  =====  ======  ======  ===================================================
 samples                 160    9600  80,000
 ====================  =====  ======  ======  ===================================================
-decode, audioop        0.13       4      33  **used at every size**
-decode, numpy table    2.2       17      90  numpy pays 2 us per call and 8 bytes per index
-mu-law encode, numpy   1.9       18      92  **used at every size**: exact
-mu-law enc., audioop   0.7      168    1940  not exact (below), and searches the segment in a loop
-A-law encode, numpy    1.9       18      92  **used above 480 samples**
-A-law enc., audioop    0.7      170    1520  **used up to 480 samples**
-level, audioop         0.3       18     142  **used at every size**
-level, numpy table     4         27     230
+decode, audioop        0.13       4      31  **used at every size**
+... into an array      1.1        5      37  **used at every size**: audioop, and a copy
+... numpy table        2.2       12      90  numpy pays 1 to 2 us per call and 8 bytes per index
+mu-law encode, numpy   1.3       11      80  **used at every size**: exact
+mu-law enc., audioop   0.6      140    1390  not exact (below), and searches the segment in a loop
+A-law encode, numpy    1.3       12      85  **used above 480 samples**
+A-law enc., audioop    0.6      135    1290  **used up to 480 samples**
 ====================  =====  ======  ======  ===================================================
 
-(audioop's own time; an ndarray round its result costs 0.4 us more, the logarithm of a level 0.3 us.)
+(audioop's own time; an ndarray round its result costs 0.4 us more.)
 
 audioop's decoders equal G.191 for all codes and its A-law encoder for all samples. Its mu-law encoder differs
 for 508 samples, all negative: G.191 takes the magnitude of a negative sample as its one's complement, audioop
@@ -34,7 +33,6 @@ test counts them.
 """
 
 import audioop
-import math
 from typing import Final
 
 import numpy as np
@@ -48,13 +46,9 @@ ULAW_SILENCE: Final = 0xFF
 ALAW_SILENCE: Final = 0xD5
 """A-law code of the smallest positive value (+8: A-law has no zero)."""
 
-FLOOR_DBFS: Final = -100.0
-"""Level reported for digital silence and for no samples; the smallest non-zero mu-law value is at -72.2."""
-
 # Up to here audioop's A-law encoder is faster than a numpy table (the curves cross at 500 to 700 samples).
 _ALAW_AUDIOOP_SAMPLES: Final = 480
 
-_FULL_SCALE: Final = 32768.0
 _INT16: Final = np.dtype(np.int16)
 _WIDTH: Final = 2  # bytes per linear sample, audioop's word for int16
 
@@ -113,27 +107,29 @@ def alaw_decode(codes: Buffer) -> NDArray[np.int16]:
     return np.frombuffer(audioop.alaw2lin(codes, _WIDTH), np.int16)
 
 
-def ulaw_decode_into(codes: Buffer, out: NDArray[np.int16]) -> None:
+def ulaw_decode_into(codes: Buffer, out: NDArray[np.int16] | NDArray[np.float32]) -> None:
     """Decodes mu-law into a preallocated array.
 
     Args:
         codes: Any number of codes.
-        out: Takes the samples; shape (len(codes),).
+        out: Takes the samples; shape (len(codes),), int16 or a type that holds it.
 
     Raises:
+        TypeError: `out` is of a type that doesn't hold an int16.
         ValueError: `out` has another shape.
     """
     _copy(ulaw_decode(codes), out)
 
 
-def alaw_decode_into(codes: Buffer, out: NDArray[np.int16]) -> None:
+def alaw_decode_into(codes: Buffer, out: NDArray[np.int16] | NDArray[np.float32]) -> None:
     """Decodes A-law into a preallocated array.
 
     Args:
         codes: Any number of codes.
-        out: Takes the samples; shape (len(codes),).
+        out: Takes the samples; shape (len(codes),), int16 or a type that holds it.
 
     Raises:
+        TypeError: `out` is of a type that doesn't hold an int16.
         ValueError: `out` has another shape.
     """
     _copy(alaw_decode(codes), out)
@@ -199,34 +195,6 @@ def alaw_encode_into(samples: NDArray[np.int16], out: NDArray[np.uint8]) -> None
     _take(_ALAW_CODES, samples, out)
 
 
-def ulaw_rms_dbfs(codes: Buffer) -> float:
-    """The level of mu-law audio.
-
-    Args:
-        codes: Any number of codes; a frame of 160 costs well under a microsecond.
-
-    Returns:
-        RMS in dB relative to a full-scale square wave (32768 is 0 dBFS, so that the loudest sine mu-law can
-        carry, 3.17 dBm0, is at -3.2), FLOOR_DBFS..-0.17; FLOOR_DBFS for silence and for no codes.
-    """
-    # Decoded to 32 bits, where a 16-bit sample stands in the upper half: audioop's RMS is an integer, and at
-    # width 2 a quiet line would be off by decibels. Here the error is below 2**-16 of a 16-bit step.
-    return _dbfs(audioop.rms(audioop.ulaw2lin(codes, 4), 4) / 65536.0)
-
-
-def ulaw_peak_dbfs(codes: Buffer) -> float:
-    """The peak of mu-law audio.
-
-    Args:
-        codes: Any number of codes.
-
-    Returns:
-        The largest magnitude in dB relative to 32768, FLOOR_DBFS..-0.17; FLOOR_DBFS for silence and for no
-        codes.
-    """
-    return _dbfs(audioop.max(audioop.ulaw2lin(codes, _WIDTH), _WIDTH))
-
-
 def _bits(samples: NDArray[np.int16]) -> NDArray[np.uint16]:
     """The samples as table indices. Checked, because a float array would be reinterpreted, not refused."""
     if samples.dtype != _INT16:
@@ -234,17 +202,12 @@ def _bits(samples: NDArray[np.int16]) -> NDArray[np.uint16]:
     return samples.view(np.uint16)
 
 
-def _dbfs(amplitude: float) -> float:
-    if amplitude <= 0.0:
-        return FLOOR_DBFS
-    return max(20.0 * math.log10(amplitude / _FULL_SCALE), FLOOR_DBFS)
-
-
-def _copy(samples: NDArray[np.int16], out: NDArray[np.int16]) -> None:
-    # Assignment would broadcast a single sample over the whole of `out`.
+def _copy(samples: NDArray[np.int16], out: NDArray[np.int16] | NDArray[np.float32]) -> None:
+    # Either would broadcast a single sample over the whole of `out`; an assignment would also wrap samples
+    # around to fit them into a narrower type.
     if out.shape != samples.shape:
         raise ValueError(f"out has shape {out.shape}, not {samples.shape}")
-    out[:] = samples
+    np.copyto(out, samples)
 
 
 def _take(table: NDArray[np.uint8], samples: NDArray[np.int16], out: NDArray[np.uint8]) -> None:

@@ -4,7 +4,7 @@ import asyncio
 import base64
 import contextlib
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from handlehome.bench.realtime.server import RealtimeSimulator
 from handlehome.codecs.framepool import FramePool
 from handlehome.relay.model.interface import ModelLost
 from handlehome.relay.model.openai import Endpoint, OpenAIMessageHandler
+from handlehome.relay.model.pcm import PcmTranscoder
 from handlehome.relay.wheel import TimerWheel
 from tests.virtual_time import VirtualClock
 
@@ -85,6 +86,9 @@ class Recorder:
     def response_done(self, response_id: str, status: str, detail: str | None) -> None:
         self._note("response_done", response_id, status, detail)
 
+    def used(self, source: str, model: str, counts: Mapping[str, float]) -> None:
+        self._note("used", source, model, dict(counts))
+
     def tool_called(self, call_id: str, name: str, arguments: str) -> None:
         self._note("tool_called", call_id, name, arguments)
 
@@ -106,7 +110,14 @@ class Recorder:
 class Room:
     """A handler on virtual time with its recorder and pool."""
 
-    def __init__(self, url: str, *, key: str = KEY, session: dict[str, Any] | None = None) -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        key: str = KEY,
+        session: dict[str, Any] | None = None,
+        transcoder: PcmTranscoder | None = None,
+    ) -> None:
         self.told = Recorder()
         self.clock = VirtualClock()
         self.wheel = TimerWheel(self.clock)
@@ -118,6 +129,7 @@ class Room:
             pool=self.pool,
             wheel=self.wheel,
             clock=self.clock.time,
+            transcoder=transcoder,
         )
 
     def hear(self, ulaw: bytes, frame: int = 160) -> None:

@@ -57,7 +57,7 @@ class Ear:
 class Desk:
     """A leg, its line, and what it told."""
 
-    def __init__(self, lead: float = 1.0, blocks: int = 2000) -> None:
+    def __init__(self, lead: float = 1.0, blocks: int = 2000, *, in_order: bool = False) -> None:
         self.clock = VirtualClock()
         self.wheel = TimerWheel(self.clock)
         self.pool = FramePool(blocks)
@@ -74,6 +74,7 @@ class Desk:
             wheel=self.wheel,
             clock=self.clock.time,
             lead=lead,
+            in_order=in_order,
         )
         self.ear.leg = self.leg
         self._stamp = 0
@@ -224,3 +225,24 @@ def test_items_are_told_in_the_order_in_which_they_were_heard() -> None:
     desk.run(3.0)
     assert [item.item_id for item in desk.heard] == ["a", "b", "c"]
     assert all(item.complete for item in desk.heard)
+
+
+def test_where_audio_is_decoded_frames_are_put_in_order_and_gaps_are_filled() -> None:
+    desk = Desk(in_order=True)
+    frames = [audio(20, 0x10 + number) for number in range(10)]
+    for number in (0, 2, 1, 3, 3, 5, 6, 7, 8, 9):  # the fifth is lost
+        desk.leg.frame(number + 1, number * 20, *frames[number])
+    heard = bytes(desk.caller)
+    assert len(heard) == 1600
+    assert heard[: 4 * 160] == b"".join(base64.b64decode(payload) for payload, _ in frames[:4])
+    assert heard[5 * 160 :] == b"".join(base64.b64decode(payload) for payload, _ in frames[5:])
+
+
+def test_frames_that_wait_for_a_lost_one_are_heard_at_the_end() -> None:
+    desk = Desk(in_order=True)
+    desk.leg.frame(1, 0, *audio(20, 0x11))
+    desk.leg.frame(3, 40, *audio(20, 0x13))
+    assert len(desk.caller) == 160
+    desk.leg.end()
+    assert len(desk.caller) == 480
+    assert desk.caller.endswith(b"\x13" * 160)

@@ -6,6 +6,7 @@ Times are loop time in seconds; audio is mu-law, 8 kHz, as base64 text.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import StrEnum
 from typing import Any, Protocol
 
@@ -54,6 +55,9 @@ class Listener(Protocol):
 
     def response_done(self, response_id: str, status: str, detail: str | None) -> None:
         """A response has ended: completed, cancelled, incomplete or failed."""
+
+    def used(self, source: str, model: str, counts: Mapping[str, float]) -> None:
+        """Something was used up that has a price: `source` is "realtime" or "transcription"."""
 
     def tool_called(self, call_id: str, name: str, arguments: str) -> None:
         """The model wants a function to be run; `arguments` is JSON text of the model's making."""

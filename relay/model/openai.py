@@ -19,9 +19,11 @@ from loguru import logger
 
 from handlehome.codecs.framepool import FramePool, FrameQueue
 from handlehome.codecs.payload import decode, encode
+from handlehome.extract.usage import usage_of_response, usage_of_transcription
 from handlehome.relay.model import messages
 from handlehome.relay.model.interface import Listener, ModelLost
 from handlehome.relay.model.messages import APPEND_HEAD, APPEND_TAIL, InvalidEvent
+from handlehome.relay.model.pcm import PcmTranscoder
 from handlehome.relay.model.responses import Responses, Wish
 from handlehome.relay.wheel import Timer, TimerWheel
 from handlehome.relay.wire.client import HandshakeRefused, connect
@@ -82,6 +84,7 @@ class OpenAIMessageHandler:
         wheel: shared timers.
         call_sid: whose conversation it is, for the log.
         clock: the wheel's clock, seconds.
+        transcoder: where the model does not speak the line's mu-law.
     """
 
     __slots__ = (
@@ -100,7 +103,10 @@ class OpenAIMessageHandler:
         "_pinged",
         "_session",
         "_speaking",
+        "_spoken_ms",
+        "_started_ms",
         "_timer",
+        "_transcoder",
         "_wheel",
         "heard_bytes",
         "invalid_events",
@@ -119,12 +125,14 @@ class OpenAIMessageHandler:
         wheel: TimerWheel,
         call_sid: str = "",
         clock: Callable[[], float] = time.monotonic,
+        transcoder: PcmTranscoder | None = None,
     ) -> None:
         self._endpoint = endpoint
         self._session = session
         self._listener = listener
         self._wheel = wheel
         self._clock = clock
+        self._transcoder = transcoder
         self._log = logger.bind(call_sid=call_sid)
         self._connection: Connection | None = None
         self._opening: asyncio.Task[None] | None = None
@@ -137,6 +145,8 @@ class OpenAIMessageHandler:
         self._committing = False  # a commit of ours is under way
         self._expired = False
         self._speaking: dict[str, str] = {}  # item whose audio is under way -> its response
+        self._started_ms: dict[str, int] = {}  # caller's item that is being spoken
+        self._spoken_ms: dict[str, int] = {}  # length of a caller's item that is being transcribed
         self.ready = False
         self.responses = Responses(self._send)
         self.heard_bytes = 0
@@ -224,6 +234,8 @@ class OpenAIMessageHandler:
     def hear(self, payload: bytes, size: int) -> None:
         """Takes the caller's audio as base64 text that stands for `size` bytes. Once per frame."""
         if self._direct:
+            if self._transcoder is not None:
+                payload = self._transcoder.uplink(payload)
             self._connection.send_text(APPEND_HEAD + payload + APPEND_TAIL)  # type: ignore[union-attr]
         elif self._closed or not self._early.push(decode(payload)):
             return
@@ -248,8 +260,10 @@ class OpenAIMessageHandler:
         while connection is not None and len(self._early):
             if connection.write_paused:
                 return
-            chunk = self._early.read(len(self._early))
-            connection.send_text(messages.append(encode(chunk)))
+            payload = encode(self._early.read(len(self._early)))
+            if self._transcoder is not None:
+                payload = self._transcoder.uplink(payload)
+            connection.send_text(messages.append(payload))
         self._direct = connection is not None and not connection.write_paused
 
     def answer(self, purpose: str, instructions: str | None = None) -> None:
@@ -290,9 +304,7 @@ class OpenAIMessageHandler:
             return
         delta = messages.parse_delta(message)
         if delta is not None:
-            response_id, item_id, payload, size = delta
-            self._speaking[item_id] = response_id
-            self._listener.assistant_audio(response_id, item_id, payload, size)
+            self._audio(*delta)
             return
         try:
             event = messages.parse_event(message)
@@ -323,20 +335,36 @@ class OpenAIMessageHandler:
 
     def _audio_delta(self, event: dict[str, Any]) -> None:
         self.slow_deltas += 1
-        delta = messages.delta_of(event)
-        self._speaking[delta[1]] = delta[0]
-        self._listener.assistant_audio(*delta)
+        self._audio(*messages.delta_of(event))
+
+    def _audio(self, response_id: str, item_id: str, payload: bytes, size: int) -> None:
+        self._speaking[item_id] = response_id
+        if self._transcoder is not None:
+            payload, size = self._transcoder.downlink(item_id, payload)
+        self._listener.assistant_audio(response_id, item_id, payload, size)
 
     def _audio_done(self, event: dict[str, Any]) -> None:
-        self._speaking.pop(event["item_id"], None)
-        self._listener.assistant_audio_done(event["item_id"])
+        self._item_spoken(event["item_id"])
+
+    def _item_spoken(self, item_id: str) -> None:
+        response_id = self._speaking.pop(item_id, None)
+        if self._transcoder is not None and response_id is not None:
+            payload, size = self._transcoder.finish(item_id)
+            if size:
+                self._listener.assistant_audio(response_id, item_id, payload, size)
+        self._listener.assistant_audio_done(item_id)
 
     def _speech_started(self, event: dict[str, Any]) -> None:
         self.responses.caller_speaks()
-        self._listener.caller_started(event["item_id"], int(event["audio_start_ms"]))
+        item_id, start_ms = event["item_id"], int(event["audio_start_ms"])
+        self._started_ms[item_id] = start_ms
+        self._listener.caller_started(item_id, start_ms)
 
     def _speech_stopped(self, event: dict[str, Any]) -> None:
-        self._listener.caller_stopped(event["item_id"], int(event["audio_end_ms"]))
+        item_id, end_ms = event["item_id"], int(event["audio_end_ms"])
+        if item_id in self._started_ms:
+            self._spoken_ms[item_id] = end_ms - self._started_ms.pop(item_id)
+        self._listener.caller_stopped(item_id, end_ms)
 
     def _committed(self, event: dict[str, Any]) -> None:
         detection = self._session["audio"]["input"]["turn_detection"]
@@ -351,6 +379,12 @@ class OpenAIMessageHandler:
         self._listener.item_placed(item["id"], event.get("previous_item_id"), item.get("role"))
 
     def _caller_transcript(self, event: dict[str, Any]) -> None:
+        spoken_ms = self._spoken_ms.pop(event["item_id"], None)
+        seconds = None if spoken_ms is None else spoken_ms / 1000
+        counts = usage_of_transcription(event.get("usage"), seconds=seconds)
+        if counts:
+            model = self._session["audio"]["input"]["transcription"]["model"]
+            self._listener.used("transcription", model, counts)
         self._listener.caller_said(event["item_id"], event["transcript"])
 
     def _caller_transcript_failed(self, event: dict[str, Any]) -> None:
@@ -376,9 +410,11 @@ class OpenAIMessageHandler:
     def _response_done(self, event: dict[str, Any]) -> None:
         response = event["response"]
         response_id = response["id"]
+        counts = usage_of_response(response)
+        if counts:
+            self._listener.used("realtime", self._endpoint.model, counts)
         for item_id in [item for item, owner in self._speaking.items() if owner == response_id]:
-            del self._speaking[item_id]
-            self._listener.assistant_audio_done(item_id)
+            self._item_spoken(item_id)
         error = (response.get("status_details") or {}).get("error") or {}
         if error.get("code") in FATAL_CODES:
             self._lose(ModelLost.REFUSED, f"{error['code']}: {error.get('message')}")

@@ -7,6 +7,12 @@ from typing import Any
 
 from handlehome.relay.assistant import Assistant
 
+AUDIO_FORMATS: dict[str, dict[str, Any]] = {
+    "pcmu": {"type": "audio/pcmu"},
+    "pcm24k": {"type": "audio/pcm", "rate": 24_000},
+}
+"""The session's `format` object of each `AUDIO_FORMAT`; `rate` must not be sent with mu-law."""
+
 FIRST_WORDS = {
     "fr": "Accueille l'appelant en disant exactement ceci, rien de plus : « {greeting} »",
     "en": 'Greet the caller by saying exactly this and nothing more: "{greeting}"',
@@ -29,6 +35,7 @@ def session_config(
     now: datetime,
     caller: str | None,
     tools: list[dict[str, Any]],
+    audio_format: str = "pcmu",
 ) -> dict[str, Any]:
     """The `session` object of the first `session.update`.
 
@@ -39,7 +46,9 @@ def session_config(
         now: the time of the call, aware.
         caller: the calling number as Twilio gives it.
         tools: functions the model may call.
+        audio_format: a key of `AUDIO_FORMATS`.
     """
+    format_ = AUDIO_FORMATS[audio_format]
     transcription: dict[str, Any] = {"model": transcription_model}
     if assistant.speech_to_text.languages:
         transcription["languages"] = list(assistant.speech_to_text.languages)
@@ -51,12 +60,12 @@ def session_config(
         "output_modalities": ["audio"],
         "audio": {
             "input": {
-                "format": {"type": "audio/pcmu"},
+                "format": format_,
                 "noise_reduction": assistant.input_noise_reduction(),
                 "transcription": transcription,
                 "turn_detection": assistant.turn_detection(),
             },
-            "output": {"format": {"type": "audio/pcmu"}, "voice": assistant.voice or voice},
+            "output": {"format": format_, "voice": assistant.voice or voice},
         },
         "tools": tools,
         "tool_choice": "auto",

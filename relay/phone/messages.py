@@ -27,8 +27,8 @@ _MAX_NUMBER = 10**12
 _FRAME_MS = 20
 
 Media = tuple[int, int, bytes, int]
-"""A frame of the caller's audio: its number (`chunk`, from 1), the line's timestamp in ms, base64 text, and the
-bytes it stands for."""
+"""A frame of the caller's audio: its number (`chunk`, from 1), the line's timestamp in ms, base64 text, and
+the bytes it stands for."""
 
 
 @dataclass(frozen=True, slots=True)

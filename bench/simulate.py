@@ -1,4 +1,4 @@
-"""One simulated call from a script of recordings: what `handlehome simulate-call` does."""
+"""What `handlehome simulate-call` and `handlehome simulate-openai` do: either side of the daemon, alone."""
 
 from __future__ import annotations
 
@@ -6,11 +6,16 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from handlehome.bench import speech, wav
+from handlehome.bench import speech
 from handlehome.bench.mouth import CallOverError
 from handlehome.bench.network import LineDelay
 from handlehome.bench.phone import PhoneCall
 from handlehome.bench.playback import BYTES_PER_SECOND
+from handlehome.bench.realtime.server import run as serve_realtime
+from handlehome.bench.rest import recordings
+from handlehome.bench.rest.server import RestSimulator
+from handlehome.bench.scripts import receptionist
+from handlehome.codecs import wav
 
 NO_DELAY = LineDelay()
 
@@ -32,7 +37,7 @@ async def simulate_call(
 
     Args:
         url: Where the daemon listens.
-        speak: WAV files (8 kHz mono, mu-law or 16-bit) or ids of recordings.
+        speak: WAV files (8 kHz mono; mu-law, A-law or 16-bit) or ids of recordings.
         wav_out: Stereo file to write: the caller left, the assistant right.
         auth_token: Signs webhooks and the upgrade.
         public_url: What Twilio knows the daemon by.
@@ -78,9 +83,38 @@ async def simulate_call(
             tell(f"Twilio notes {error.code}: {error.reason}")
         for violation in call.violations:
             tell(f"Twilio warns {violation.code}: {violation.reason}")
-        wav.write_call_wav(wav_out, call.spoken(), call.heard())
+        _write(wav_out, call)
         tell(f"wrote {wav_out}")
     return call
+
+
+async def simulate_openai(
+    host: str,
+    port: int,
+    rest_port: int,
+    *,
+    api_key: str | None = None,
+    log: Callable[[str], None] = print,
+) -> None:
+    """Serves the Realtime API and the REST API until it is cancelled, with a line for each turn and request.
+
+    The speech model says the receptionist's recordings; the others know the recordings' words and what they
+    tell (see `handlehome.bench.rest.recordings`).
+
+    Args:
+        host: Address to listen on.
+        port: Port of the Realtime API; 0 takes any free one.
+        rest_port: Port of the REST API; likewise.
+        api_key: The only key that is accepted; None: any.
+        log: Takes a line, at first each API's address.
+
+    Raises:
+        OSError: A port can't be had.
+    """
+    rest = RestSimulator(host, rest_port, api_key=api_key, answer=recordings.extract, keep=False, log=log)
+    async with rest:
+        log(f"Simulated OpenAI REST server: {rest.url}")
+        await serve_realtime(host, port, receptionist(), api_key=api_key, log=log)
 
 
 async def _listen(call: PhoneCall, quiet: float, within: float, tell: Callable[[str], None]) -> None:
@@ -92,6 +126,11 @@ async def _listen(call: PhoneCall, quiet: float, within: float, tell: Callable[[
     tell(f"assistant: {(call.heard_bytes - before) / BYTES_PER_SECOND:.1f} s of speech")
 
 
+def _write(path: Path, call: PhoneCall) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(wav.write(call.spoken(), call.heard()))
+
+
 def _recording(item: Path | str) -> tuple[str, bytes]:
     if isinstance(item, str) and item in speech.ids():
         recording = speech.load(item)
@@ -99,4 +138,4 @@ def _recording(item: Path | str) -> tuple[str, bytes]:
     path = Path(item)
     if isinstance(item, str) and not path.suffix:
         speech.load(item)  # Raises with the ids that exist.
-    return path.name, wav.read_ulaw(path.read_bytes())
+    return path.name, wav.read_line(path.read_bytes())

@@ -1,14 +1,20 @@
-"""A call from a script of recordings."""
+"""A call from a script of recordings, and the simulated OpenAI beside it."""
 
 from __future__ import annotations
 
+import asyncio
+import re
+import socket
 import struct
 from pathlib import Path
 
+import httpx2
 import pytest
+from websockets.asyncio.client import connect
 
-from handlehome.bench import speech, wav
-from handlehome.bench.simulate import simulate_call
+from handlehome.bench import speech
+from handlehome.bench.simulate import simulate_call, simulate_openai
+from handlehome.codecs import wav
 from tests.tiny_relay import Stream, TinyRelay, running
 
 
@@ -23,7 +29,7 @@ async def greet_and_answer(stream: Stream) -> None:
 
 async def test_the_script_is_spoken_answered_and_recorded(tmp_path: Path) -> None:
     said = tmp_path / "said.wav"
-    said.write_bytes(wav.ulaw_wav(b"c" * 1600))
+    said.write_bytes(wav.write(b"c" * 1600))
     out = tmp_path / "call.wav"
     lines: list[str] = []
     async with running(TinyRelay(greet_and_answer)) as relay:
@@ -69,3 +75,34 @@ async def test_a_silent_assistant_is_waited_for_only_so_long(tmp_path: Path) -> 
 async def test_unknown_recordings_are_refused_before_the_call(tmp_path: Path) -> None:
     with pytest.raises(KeyError, match=speech.ids()[0]):
         await simulate_call("http://127.0.0.1:1", speak=["caller-song"], wav_out=tmp_path / "x.wav")
+
+
+async def test_the_simulated_openai_serves_both_apis() -> None:
+    """Each tells its address; the REST models know the recordings, the speech model greets."""
+    lines: asyncio.Queue[str] = asyncio.Queue()
+    serving = asyncio.ensure_future(simulate_openai("127.0.0.1", 0, 0, api_key="sk-1", log=lines.put_nowait))
+    try:
+        told = [await asyncio.wait_for(lines.get(), 5) for _ in range(2)]
+        rest, realtime = (re.search(r"\S+$", line)[0] for line in told)
+        headers = {"Authorization": "Bearer sk-1"}
+        async with httpx2.AsyncClient(headers=headers) as http:
+            body = {"model": "gpt-5.6-luna", "input": speech.load("caller-leak").text}
+            answer = await http.post(f"{rest}/responses", json=body)
+            assert '"last_name":"Martin"' in answer.json()["output"][-1]["content"][0]["text"]
+            assert (
+                await http.get(f"{rest}/models", headers={"Authorization": "Bearer x"})
+            ).status_code == 401
+        async with connect(f"{realtime}?model=m", additional_headers=headers, proxy=None) as session:
+            assert "session.created" in await session.recv()
+    finally:
+        serving.cancel()
+        await asyncio.wait([serving])
+    assert await lines.get() == "POST /v1/responses gpt-5.6-luna: 200"
+
+
+@pytest.mark.parametrize("which", ["port", "rest_port"])
+async def test_a_port_in_use_stops_the_simulated_openai(which: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        ports = {"port": 0, "rest_port": 0, which: taken.getsockname()[1]}
+        with pytest.raises(OSError, match="in use"):
+            await simulate_openai("127.0.0.1", **ports, log=lambda line: None)

@@ -6,11 +6,27 @@ import contextlib
 import fcntl
 import os
 import sqlite3
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-__all__ = ["DataDir", "DataDirError", "DataDirLocked", "StoreError", "connect", "open_database"]
+__all__ = [
+    "DataDir",
+    "DataDirError",
+    "DataDirLocked",
+    "Migration",
+    "StoreError",
+    "connect",
+    "open_database",
+    "run_script",
+]
+
+Migration = Callable[[sqlite3.Connection], None]
+"""Brings a database from one version of its schema to the next.
+
+It runs within a transaction, which it must not end: `executescript` would, `run_script` doesn't.
+"""
 
 
 class StoreError(Exception):
@@ -134,25 +150,38 @@ def _take(folder: Path, lock: int) -> None:
         raise DataDirLocked(folder, pid, lines[1] if len(lines) > 1 else "") from None
 
 
-def open_database(path: Path, *, schema: str, version: int, error: type[StoreError]) -> sqlite3.Connection:
+def open_database(
+    path: Path,
+    *,
+    schema: str,
+    version: int,
+    error: type[StoreError],
+    migrations: Sequence[Migration] = (),
+) -> sqlite3.Connection:
     """Opens an SQLite database of ours, in WAL mode with synchronous=FULL, and makes it where it is missing.
 
     The file gets mode 0600: phone numbers and transcripts are in it. The whole file is checked, at about
-    1 GB/s when it is in the page cache.
+    1 GB/s when it is in the page cache. A database of an earlier version is brought up to date in one
+    transaction: whatever happens meanwhile, it is the old one or the new one.
 
     Args:
         path: the database's file; its directory must exist.
         schema: the statements that make the tables, run once, in one transaction.
         version: the schema's version, from 1, kept in `user_version`.
         error: what to raise.
+        migrations: the ways from each version to the next; the first one leads from 1 to 2, the last one to
+            `version`.
 
     Returns:
         A connection in autocommit mode that any one thread at a time may use.
 
     Raises:
         StoreError: as `error`: the file is damaged, is no database of ours, has a newer schema, or can't be
-            opened or written.
+            opened or written; or a migration raised a `StoreError`, whose text is in the message.
+        ValueError: the migrations don't lead from version 1 to `version`.
     """
+    if len(migrations) != version - 1:
+        raise ValueError(f"{len(migrations)} migrations don't lead from version 1 to {version}")
     try:
         with contextlib.suppress(FileExistsError):
             path.touch(mode=0o600, exist_ok=False)
@@ -160,14 +189,32 @@ def open_database(path: Path, *, schema: str, version: int, error: type[StoreErr
     except (OSError, sqlite3.Error) as problem:
         raise _named(path, problem, error) from problem
     try:
-        found = _prepare(connection, schema, version)
+        found = _prepare(connection, schema, version, migrations)
     except sqlite3.Error as problem:
         connection.close()
         raise _named(path, problem, error) from problem
+    except StoreError as problem:
+        connection.close()
+        raise error(f"{path}: {problem}") from problem
     if found is not None:
         connection.close()
         raise error(f"{path}: {found}")
     return connection
+
+
+def run_script(connection: sqlite3.Connection, script: str) -> None:
+    """Runs the statements of a script one by one, within the transaction that is under way, if there is one.
+
+    Raises:
+        sqlite3.Error: one of them failed; those after it are not run.
+    """
+    statement = ""
+    for part in script.split(";"):
+        statement += part + ";"
+        # A semicolon within a text, a comment or a trigger does not end the statement.
+        if sqlite3.complete_statement(statement):
+            connection.execute(statement)
+            statement = ""
 
 
 def connect(path: Path) -> sqlite3.Connection:
@@ -186,31 +233,49 @@ def connect(path: Path) -> sqlite3.Connection:
     try:
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute("PRAGMA journal_size_limit = 16777216")
+        connection.execute("PRAGMA secure_delete = ON")  # what is erased is overwritten, not just unlinked
     except sqlite3.Error:
         connection.close()
         raise
     return connection
 
 
-def _prepare(connection: sqlite3.Connection, schema: str, version: int) -> str | None:
+def _prepare(
+    connection: sqlite3.Connection, schema: str, version: int, migrations: Sequence[Migration]
+) -> str | None:
     """Checks what is there and makes what is missing; returns what is wrong, None when nothing is."""
-    (found,) = connection.execute("PRAGMA user_version").fetchone()
-    (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    found, tables = _state(connection)
     if found > version:
         return (
             f"its schema is version {found}, newer than this program's ({version}): "
             "run the newer handlehome again, or move the file away"
         )
-    if found != version and tables:
+    if found == 0 and tables:
         return "it is an SQLite database, but none of handlehome's: move it away, or use another DATA_DIR"
     (verdict,) = connection.execute("PRAGMA quick_check(1)").fetchone()
     if verdict != "ok":
         return _damaged(verdict)
     connection.execute("PRAGMA journal_mode = WAL")
+    if found == version and tables:
+        return None
+    # One transaction: a process that dies here leaves what was there before, or all of what shall be.
+    connection.execute("BEGIN IMMEDIATE")
+    found, tables = _state(connection)  # another process may have been quicker
     if not tables:
-        # One transaction: a process that dies here leaves an empty database or a whole one.
-        connection.executescript(f"BEGIN IMMEDIATE; {schema}; PRAGMA user_version = {version}; COMMIT")
+        run_script(connection, schema)
+    else:
+        for migrate in migrations[found - 1 :]:
+            migrate(connection)
+    connection.execute(f"PRAGMA user_version = {version}")
+    connection.commit()
     return None
+
+
+def _state(connection: sqlite3.Connection) -> tuple[int, int]:
+    """The schema's version and the number of tables."""
+    (found,) = connection.execute("PRAGMA user_version").fetchone()
+    (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    return found, tables
 
 
 def _named(path: Path, problem: OSError | sqlite3.Error, error: type[StoreError]) -> StoreError:

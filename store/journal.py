@@ -16,43 +16,16 @@ from typing import Any
 
 import orjson
 
-from handlehome.store.datadir import StoreError, connect, open_database
-from handlehome.store.records import Event
+from handlehome.store.datadir import connect
+from handlehome.store.journalfile import JournalError, JournalFile, open_journal
 
 __all__ = ["Journal", "JournalError", "JournalHealth"]
-
-SCHEMA_VERSION = 1
-# AUTOINCREMENT: a sequence number is never used again, whatever has been pruned.
-SCHEMA = """
-CREATE TABLE events (
-    seq INTEGER PRIMARY KEY AUTOINCREMENT,
-    call_sid TEXT NOT NULL,
-    at REAL NOT NULL,
-    kind TEXT NOT NULL,
-    data TEXT NOT NULL
-);
-CREATE INDEX events_by_call ON events (call_sid, seq);
-CREATE INDEX events_of_life ON events (call_sid, kind, seq)
-    WHERE kind IN ('call_started', 'call_ended', 'call_saved');
-CREATE VIEW lives AS
-    SELECT call_sid,
-           max(seq) FILTER (WHERE kind = 'call_started') AS started,
-           max(seq) FILTER (WHERE kind = 'call_ended') AS ended,
-           max(seq) FILTER (WHERE kind = 'call_saved') AS saved,
-           (SELECT max(seq) FROM events AS e WHERE e.call_sid = life.call_sid) AS last
-    FROM events AS life WHERE kind IN ('call_started', 'call_ended', 'call_saved') GROUP BY call_sid
-"""
 
 LINGER = 0.02  # seconds an event may wait for company before its transaction begins
 MAX_BATCH = 2000  # events per transaction: about 10 ms of insertion
 FIRST_RETRY, LAST_RETRY = 0.05, 2.0  # seconds between attempts to write, doubling
-PRUNE_CALLS = 50  # calls per transaction, so that pruning never holds up the writer for long
 
 _Row = tuple[str, float, str, str]
-
-
-class JournalError(StoreError):
-    """The journal can't be opened, read or completed; the message says what to do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +49,7 @@ class JournalHealth:
     refused: int
 
 
-class Journal:
+class Journal(JournalFile):
     """The journal of one data directory.
 
     **What survives.** Events go to disk in the order in which they were appended, in transactions (WAL,
@@ -108,7 +81,7 @@ class Journal:
         max_bytes: int,
     ) -> None:
         """Takes over a prepared connection and starts the writer; use `open`."""
-        self.path = path
+        super().__init__(path)
         self._connection: sqlite3.Connection | None = connection
         self._last_seq = _newest(connection)
         self._on_health = on_health
@@ -152,7 +125,7 @@ class Journal:
         Raises:
             JournalError: the file is damaged, is no journal, has a newer schema, or can't be opened.
         """
-        connection = open_database(path, schema=SCHEMA, version=SCHEMA_VERSION, error=JournalError)
+        connection = open_journal(path)
         try:
             return cls(path, connection, on_health, max_events, max_bytes)
         except sqlite3.Error as error:
@@ -265,73 +238,6 @@ class Journal:
         self._thread.join(timeout + 1.0)
         with self._work:
             return self._accepted - self._committed
-
-    def unfinished(self) -> list[str]:
-        """The calls that have started and not ended, the earliest first; of what is on disk."""
-        query = "SELECT call_sid FROM lives WHERE started IS NOT NULL AND ended IS NULL ORDER BY started"
-        return [sid for (sid,) in self._read(query)]
-
-    def unsaved(self) -> list[str]:
-        """The calls that have ended and are not saved, the earliest first; of what is on disk.
-
-        A call with events behind its last `call_saved` (a late transcription) counts as unsaved again.
-        """
-        query = (
-            "SELECT call_sid FROM lives WHERE ended IS NOT NULL AND ifnull(saved, 0) < last ORDER BY ended"
-        )
-        return [sid for (sid,) in self._read(query)]
-
-    def events(self, call_sid: str) -> list[Event]:
-        """The events of a call that are on disk, in the order in which they were appended.
-
-        Raises:
-            JournalError: they can't be read.
-        """
-        rows = self._read(
-            "SELECT call_sid, at, kind, data FROM events WHERE call_sid = ? ORDER BY seq", call_sid
-        )
-        try:
-            return [Event(sid, at, kind, orjson.loads(data)) for sid, at, kind, data in rows]
-        except orjson.JSONDecodeError as error:
-            raise JournalError(f"{self.path}: an event of {call_sid} is damaged ({error})") from error
-
-    def prune(self, before: float) -> int:
-        """Drops the events of saved calls whose last event happened before a time.
-
-        The file does not shrink: the space is used again.
-
-        Args:
-            before: seconds since the epoch.
-
-        Returns:
-            How many calls were dropped.
-
-        Raises:
-            JournalError: the database can't be read or written; some calls may be gone already.
-        """
-        query = (
-            "SELECT call_sid FROM lives WHERE ended IS NOT NULL AND saved = last "
-            "AND (SELECT max(at) FROM events WHERE events.call_sid = lives.call_sid) < ?"
-        )
-        calls = [sid for (sid,) in self._read(query, before)]
-        try:
-            with contextlib.closing(connect(self.path)) as connection:
-                for first in range(0, len(calls), PRUNE_CALLS):
-                    chunk = calls[first : first + PRUNE_CALLS]
-                    connection.execute("BEGIN IMMEDIATE")
-                    connection.executemany("DELETE FROM events WHERE call_sid = ?", [(sid,) for sid in chunk])
-                    connection.execute("COMMIT")
-        except sqlite3.Error as error:
-            raise JournalError(f"{self.path}: can't be pruned ({error})") from error
-        return len(calls)
-
-    def _read(self, query: str, *parameters: str | float) -> list[tuple[Any, ...]]:
-        # A connection per reading: readings are rare, and in WAL mode they don't hold up the writer.
-        try:
-            with contextlib.closing(connect(self.path)) as connection:
-                return connection.execute(query, parameters).fetchall()
-        except sqlite3.Error as error:
-            raise JournalError(f"{self.path}: can't be read ({error})") from error
 
     # Shared; the lock is held
 

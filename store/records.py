@@ -7,7 +7,7 @@ ended, and of one that is read back after a crash, so that the three cannot disa
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, Literal
 
@@ -21,6 +21,7 @@ __all__ = [
     "Role",
     "Status",
     "TurnRecord",
+    "amended",
     "fold",
 ]
 
@@ -57,12 +58,14 @@ class Event:
         at: when it happened, in seconds since the epoch.
         kind: one of the above. The fold passes over kinds that it does not know.
         data: what JSON can hold.
+        seq: its number in the journal, 0 where it is not from there; the same event has the same place.
     """
 
     call_sid: str
     at: float
     kind: str
     data: dict[str, Any]
+    seq: int = field(default=0, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,8 +252,8 @@ class CallFold:
     Rules beyond the obvious: the first `call_started`, the first `call_ended` and the first start and end of
     a leg count; the last writing of a turn counts, in the place (see `ItemOrder`) that it had from the first.
     Turns, extractions and usage count after `call_ended` too, since they come late; the last extraction
-    counts. Usage is summed by source; the model named last stands for it. Legs that are open when the call is
-    interrupted ended with the last event before it, for reason "interrupted"; those that are open when the
+    counts. Usage is summed by source, and apart for a further model of one. Legs that are open when the call
+    is interrupted ended with the last event before it, for reason "interrupted"; those that are open when the
     call ends, end with it.
     """
 
@@ -348,12 +351,33 @@ _WAITING: dict[str, Any] = {
 
 def _with_usage(usage: dict[str, Any] | None, data: Mapping[str, Any]) -> dict[str, Any]:
     """The sums with one `usage` event more."""
-    source = data["source"]
+    source, model = data["source"], data.get("model")
+    if usage and source in usage and usage[source]["model"] != model:
+        source = f"{source}/{model}"  # what another model used has another price
     sums = dict((usage or {}).get(source, {}))
     for name, value in data.items():
         if isinstance(value, int | float) and not isinstance(value, bool):
             sums[name] = round(sums.get(name, 0) + value, 6)
-    return {**(usage or {}), source: {**sums, "model": data.get("model")}}
+    return {**(usage or {}), source: {**sums, "model": model}}
+
+
+def amended(record: CallRecord, kind: str, data: Mapping[str, Any]) -> CallRecord:
+    """A stored record with a result of later processing (`turn`, `usage`, `extracted`), its events gone.
+
+    Raises:
+        KeyError: the data of a turn lack `id` or `role`.
+    """
+    match kind:
+        case "turn":
+            turn = TurnRecord.from_document(data)
+            turns = (turn if each.id == turn.id else each for each in record.turns)
+            return replace(record, turns=tuple(turns))
+        case "usage" if isinstance(data.get("source"), str):
+            return replace(record, usage=_with_usage(record.usage, data))
+        case "extracted":
+            return replace(record, data=data.get("data"), extraction=data.get("extraction"))
+        case _:
+            return record
 
 
 def fold(events: Iterable[Event]) -> CallRecord:

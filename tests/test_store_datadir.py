@@ -6,11 +6,20 @@ import sqlite3
 import stat
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
 
-from handlehome.store.datadir import DataDir, DataDirError, DataDirLocked, StoreError, connect, open_database
+from handlehome.store.datadir import (
+    DataDir,
+    DataDirError,
+    DataDirLocked,
+    StoreError,
+    connect,
+    open_database,
+    run_script,
+)
 
 HOLDER = """
 import sys
@@ -181,3 +190,151 @@ def test_further_connection_does_not_make_a_database(tmp_path: Path) -> None:
     with pytest.raises(sqlite3.OperationalError):
         connect(tmp_path / "db")
     assert list(tmp_path.iterdir()) == []
+
+
+# Migrations
+
+SCHEMA_3 = "CREATE TABLE items (name TEXT, size INTEGER, colour TEXT)"
+
+
+def _to_2(connection: sqlite3.Connection) -> None:
+    run_script(connection, "ALTER TABLE things RENAME TO items; ALTER TABLE items ADD COLUMN size INTEGER")
+
+
+def _to_3(connection: sqlite3.Connection) -> None:
+    connection.execute("ALTER TABLE items ADD COLUMN colour TEXT")
+
+
+def _open_3(path: Path) -> sqlite3.Connection:
+    return open_database(path, schema=SCHEMA_3, version=3, error=DataDirError, migrations=(_to_2, _to_3))
+
+
+def _version(path: Path) -> tuple[int]:
+    connection = sqlite3.connect(path)
+    found: tuple[int] = connection.execute("PRAGMA user_version").fetchone()
+    connection.close()
+    return found
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_database_of_an_earlier_version_is_brought_up_to_date(tmp_path: Path, version: int) -> None:
+    path = tmp_path / "db"
+    connection = _open(path)
+    connection.execute("INSERT INTO things VALUES ('a')")
+    if version == 2:
+        _to_2(connection)
+        connection.execute("PRAGMA user_version = 2")
+    connection.close()
+    for _ in range(2):
+        connection = _open_3(path)
+        assert connection.execute("SELECT name, size, colour FROM items").fetchall() == [("a", None, None)]
+        assert not connection.in_transaction
+        connection.close()
+    assert _version(path) == (3,)
+
+
+def test_new_database_is_not_migrated(tmp_path: Path) -> None:
+    def never(_: sqlite3.Connection) -> None:
+        raise AssertionError("migrated")
+
+    path = tmp_path / "db"
+    for _ in range(2):
+        open_database(path, schema=SCHEMA, version=2, error=StoreError, migrations=(never,)).close()
+    assert _version(path) == (2,)
+
+
+@pytest.mark.parametrize(
+    ("problem", "message"),
+    [
+        (sqlite3.OperationalError("disk I/O error"), "can't be opened or written"),
+        (StoreError("a record is damaged"), "db: a record is damaged"),
+    ],
+)
+def test_migration_that_fails_leaves_everything_as_it_was(
+    tmp_path: Path, problem: Exception, message: str
+) -> None:
+    def fail(connection: sqlite3.Connection) -> None:
+        connection.execute("DELETE FROM items")
+        raise problem
+
+    path = tmp_path / "db"
+    connection = _open(path)
+    connection.execute("INSERT INTO things VALUES ('a')")
+    connection.close()
+    with pytest.raises(DataDirError, match=message):
+        open_database(path, schema=SCHEMA_3, version=3, error=DataDirError, migrations=(_to_2, fail))
+    assert _version(path) == (1,)
+    connection = _open(path)
+    assert connection.execute("SELECT * FROM things").fetchall() == [("a",)]
+    connection.close()
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from handlehome.store.datadir import StoreError, open_database
+
+def die(connection):
+    connection.execute("DELETE FROM things")
+    os.kill(os.getpid(), signal.SIGKILL)
+
+open_database(Path(sys.argv[1]), schema="", version=2, error=StoreError, migrations=(die,))
+"""
+
+
+def test_migration_that_is_killed_leaves_everything_as_it_was(tmp_path: Path) -> None:
+    path = tmp_path / "db"
+    connection = _open(path)
+    connection.execute("INSERT INTO things VALUES ('a')")
+    connection.close()
+    done = subprocess.run([sys.executable, "-c", KILLED, str(path)], check=False, timeout=60)
+    assert done.returncode == -signal.SIGKILL
+    connection = _open(path)
+    assert connection.execute("SELECT * FROM things").fetchall() == [("a",)]
+    connection.close()
+
+
+def test_migrations_that_do_not_lead_to_the_version_are_a_mistake(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="1 migrations don't lead from version 1 to 3"):
+        open_database(tmp_path / "db", schema=SCHEMA, version=3, error=StoreError, migrations=(_to_2,))
+
+
+def test_several_processes_may_migrate_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "db"
+    _open(path).close()
+    failures: list[BaseException] = []
+    start = threading.Barrier(4)
+
+    def work() -> None:
+        start.wait(10)
+        try:
+            _open_3(path).close()
+        except BaseException as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failures == []
+    assert _version(path) == (3,)
+
+
+def test_script_is_run_within_the_transaction_statement_by_statement(tmp_path: Path) -> None:
+    """A semicolon in a text or a trigger does not end a statement, and the last one needs none."""
+    connection = _open(tmp_path / "db")
+    connection.execute("BEGIN")
+    run_script(
+        connection,
+        "INSERT INTO things VALUES ('a; b'); -- a comment; with a semicolon\n"
+        "CREATE TRIGGER twice AFTER INSERT ON things WHEN new.name = 'c' BEGIN "
+        "INSERT INTO things VALUES ('d'); INSERT INTO things VALUES ('e'); END;"
+        "INSERT INTO things VALUES ('c')",
+    )
+    assert connection.in_transaction
+    assert connection.execute("SELECT name FROM things").fetchall() == [("a; b",), ("c",), ("d",), ("e",)]
+    connection.execute("ROLLBACK")
+    assert connection.execute("SELECT count(*) FROM things").fetchone() == (0,)
+    assert connection.execute("SELECT count(*) FROM sqlite_master WHERE type = 'trigger'").fetchone() == (0,)
+    connection.close()

@@ -1,7 +1,6 @@
 """The journal: what it promises about kills, full disks and bounds, on real files and real processes."""
 
 import asyncio
-import os
 import signal
 import sqlite3
 import subprocess
@@ -63,14 +62,14 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
         connection.execute("PRAGMA busy_timeout = 0")
         return connection
 
-    def impatient_open(path: Path, **options: Any) -> sqlite3.Connection:
-        connection = open_database(path, **options)
+    def impatient_open(path: Path) -> sqlite3.Connection:
+        connection = open_journal(path)
         connection.execute("PRAGMA busy_timeout = 0")
         return connection
 
-    open_database = journal_module.open_database
+    open_journal = journal_module.open_journal
     monkeypatch.setattr(journal_module, "connect", impatient_connect)
-    monkeypatch.setattr(journal_module, "open_database", impatient_open)
+    monkeypatch.setattr(journal_module, "open_journal", impatient_open)
 
 
 class Reports:
@@ -189,70 +188,6 @@ def test_flush_of_another_thread(opened: Opener) -> None:
     journal.append("CA1", "call_started", {})
     assert journal.flush_sync(5)
     assert journal.unfinished() == ["CA1"]
-
-
-# Calls and their lives
-
-
-async def test_unfinished_and_unsaved_calls(opened: Opener) -> None:
-    journal = opened()
-    for sid, kinds in {
-        "live": ["call_started", "turn"],
-        "over": ["call_started", "call_ended"],
-        "saved": ["call_started", "call_ended", "call_saved"],
-        "late": ["call_started", "call_ended", "call_saved", "turn"],
-        "late and saved": ["call_started", "call_ended", "call_saved", "turn", "call_saved"],
-        "interrupted": ["call_started", "call_interrupted"],
-    }.items():
-        for kind in kinds:
-            journal.append(sid, kind, {})
-    await journal.flush()
-    assert journal.unfinished() == ["live", "interrupted"]
-    assert journal.unsaved() == ["over", "late"]
-
-
-async def test_life_is_read_from_an_index(opened: Opener, path: Path) -> None:
-    opened()
-    reader = sqlite3.connect(path)
-    plan = str(reader.execute("EXPLAIN QUERY PLAN SELECT * FROM lives").fetchall())
-    reader.close()
-    assert "events_of_life" in plan
-    assert "events_by_call" in plan
-    assert "SCAN e " not in plan
-
-
-async def test_prune_drops_saved_calls_that_are_old_enough(opened: Opener) -> None:
-    journal = opened()
-    for number in range(120):
-        for at, kind in enumerate(("call_started", "call_ended", "call_saved"), 100):
-            journal.append(f"old{number}", kind, {}, at=at)
-    for at, kind in ((100, "call_started"), (101, "call_ended"), (200, "call_saved")):
-        journal.append("young", kind, {}, at=at)
-    for at, kind in ((100, "call_started"), (101, "call_ended")):
-        journal.append("unsaved", kind, {}, at=at)
-    journal.append("live", "call_started", {}, at=100)
-    await journal.flush()
-    assert journal.prune(102) == 0
-    assert journal.prune(103) == 120
-    assert journal.events("old0") == journal.events("old119") == []
-    assert [len(journal.events(sid)) for sid in ("young", "unsaved", "live")] == [3, 2, 1]
-    assert journal.prune(103) == 0
-
-
-async def test_sequence_numbers_are_never_used_again(opened: Opener, path: Path) -> None:
-    """Pruning the newest events, and a restart, do not give their numbers to others."""
-    journal = opened()
-    for kind in ("call_started", "call_ended", "call_saved"):
-        journal.append("CA1", kind, {}, at=1)
-    await journal.flush()
-    assert journal.prune(2) == 1
-    journal.close()
-    journal = opened()
-    journal.append("CA2", "call_started", {})
-    await journal.flush()
-    reader = sqlite3.connect(path)
-    assert reader.execute("SELECT seq FROM events").fetchall() == [(4,)]
-    reader.close()
 
 
 # Closing
@@ -421,7 +356,7 @@ async def test_commit_that_reports_an_error_but_happened_is_not_written_twice(
     opened: Opener, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A failed sync leaves the transaction in the log, where the next connection finds it."""
-    faults = ["after", "before", "after"]
+    faults: list[str] = []
 
     class Faulty(sqlite3.Connection):
         def execute(self, statement: str, *parameters: Any) -> sqlite3.Cursor:
@@ -436,6 +371,7 @@ async def test_commit_that_reports_an_error_but_happened_is_not_written_twice(
     connect = sqlite3.connect
     monkeypatch.setattr(sqlite3, "connect", lambda *a, **k: connect(*a, **k, factory=Faulty))
     journal = opened()
+    faults += ["after", "before", "after"]
     for number in range(4):
         journal.append("CA1", "turn", {"id": "the same"}, at=1.1)
         journal.append("CA1", "turn", {"id": "the same"}, at=1.1)
@@ -534,54 +470,6 @@ def test_killed_process_keeps_what_was_flushed_and_a_prefix_of_the_rest(
         assert numbers == list(range(len(numbers)))
         assert len(numbers) >= flushed
     print(f"killed after {kill_after} s: {flushed} acknowledged, {len(numbers)} on disk")
-
-
-# Files that can't be used
-
-
-@pytest.mark.parametrize("content", [b"not a database at all, and long enough to show it " * 100])
-def test_foreign_file_is_refused(path: Path, content: bytes) -> None:
-    path.write_bytes(content)
-    with pytest.raises(JournalError, match="move it away"):
-        Journal.open(path)
-
-
-def test_torn_journal_is_refused(path: Path) -> None:
-    journal = Journal.open(path)
-    for number in range(3000):
-        journal.append("CA1", "turn", {"id": number, "text": "x" * 100})
-    journal.close()
-    os.truncate(path, path.stat().st_size // 2)
-    with pytest.raises(JournalError, match="damaged"):
-        Journal.open(path)
-
-
-def test_newer_journal_is_refused(path: Path) -> None:
-    Journal.open(path).close()
-    connection = sqlite3.connect(path)
-    connection.execute("PRAGMA user_version = 99")
-    connection.close()
-    with pytest.raises(JournalError, match="version 99, newer"):
-        Journal.open(path)
-
-
-def test_journal_that_was_removed_is_an_error_of_its_readers(opened: Opener, path: Path) -> None:
-    journal = opened()
-    path.unlink()
-    with pytest.raises(JournalError, match="can't be read"):
-        journal.unfinished()
-
-
-async def test_damaged_event_is_a_named_error(opened: Opener, path: Path) -> None:
-    journal = opened()
-    journal.append("CA1", "call_started", {})
-    await journal.flush()
-    writer = sqlite3.connect(path)
-    with writer:
-        writer.execute("UPDATE events SET data = '{'")
-    writer.close()
-    with pytest.raises(JournalError, match="an event of CA1 is damaged"):
-        journal.events("CA1")
 
 
 # How fast

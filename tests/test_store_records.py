@@ -165,6 +165,15 @@ def test_events_of_two_calls_are_not_mixed() -> None:
         fold([STARTED, Event("CA2", START, "call_resumed", {})])
 
 
+def test_usage_of_another_model_is_summed_apart() -> None:
+    used = [("a", 1), ("b", 2), ("a", 4), ("b", 8)]
+    events = [event(1, "usage", source="extraction", model=model, seconds=number) for model, number in used]
+    assert fold([STARTED, *events]).usage == {
+        "extraction": {"model": "a", "seconds": 5},
+        "extraction/b": {"model": "b", "seconds": 10},
+    }
+
+
 def test_ended_call_waits_for_its_extraction() -> None:
     live = fold([STARTED])
     assert live.extraction is None

@@ -1,130 +1,263 @@
-"""Where finished records live: the interface of a call store, and the embedded one."""
+"""Where call records live: the interface of a call store, and what is asked of it and comes back."""
 
 from __future__ import annotations
 
-import sqlite3
-import threading
-from pathlib import Path
-from typing import Protocol
+import re
+from dataclasses import dataclass
+from datetime import tzinfo
+from typing import Final, Literal, Protocol, get_args
 
-import orjson
+from handlehome.store.clients import ClientRecord
+from handlehome.store.datadir import StoreError
+from handlehome.store.records import CallRecord, Status
+from handlehome.store.statistics import CallStatistics
 
-from handlehome.store.datadir import StoreError, open_database
-from handlehome.store.records import CallRecord
+__all__ = [
+    "EVERY_CALL",
+    "CallPage",
+    "CallQuery",
+    "CallStore",
+    "CallStoreError",
+    "CallStoreUnavailable",
+    "ClientPage",
+    "ErasureReport",
+    "IndexConflict",
+    "RecordRefused",
+    "StoredCall",
+    "Workflow",
+    "check_workflow",
+    "from_cursor",
+    "to_cursor",
+]
 
-__all__ = ["CallStore", "CallStoreError", "SqliteCallStore"]
-
-SCHEMA_VERSION = 1
-# The document is the record; the columns beside it are what is searched by.
-SCHEMA = """
-CREATE TABLE calls (
-    call_sid TEXT PRIMARY KEY,
-    started_at TEXT NOT NULL,
-    from_number TEXT,
-    to_number TEXT,
-    document TEXT NOT NULL
-) WITHOUT ROWID;
-CREATE INDEX calls_by_start ON calls (started_at);
-CREATE INDEX calls_by_caller ON calls (from_number, started_at);
-CREATE INDEX calls_by_called ON calls (to_number, started_at)
-"""
+Workflow = Literal["new", "in_progress", "done", "archived"]
+"""How far the operator has got with a call; the call's own life has its `status`."""
 
 
 class CallStoreError(StoreError):
     """The call store can't be opened, read or written; the message says what to do."""
 
 
+class CallStoreUnavailable(CallStoreError):
+    """Not now: the server can't be reached, the disk is full, the store is locked, closed or not set up.
+
+    Nothing is wrong with what was asked for; trying again may help.
+    """
+
+
+class IndexConflict(CallStoreUnavailable):
+    """An index of ours exists with other keys or options; it works again once that one is dropped."""
+
+
+class RecordRefused(CallStoreError):
+    """This record can't be stored, now or later: it is too large, or holds what the store can't."""
+
+
+@dataclass(frozen=True, slots=True)
+class CallQuery:
+    """Which calls; every condition that is not None must hold.
+
+    Attributes:
+        since: started then or later, in seconds since the epoch.
+        until: started before then.
+        from_: the calling number, as it is in the record.
+        to: the called number.
+        phone: the calls that `erase` would remove: those from the number, those that we made to it, and those
+            whose extracted data give it as the customer's.
+        client: E.164; the calls that belong to this client (see `clients.client_of`).
+        status: "live", "interrupted" or "ended".
+        end_reason: how the call ended.
+        request_type: `request.type` in the extracted data.
+        workflow: the operator's status.
+        text: words, each of which begins a word of the call; accents and case don't matter. A text without
+            any word is no condition.
+    """
+
+    since: float | None = None
+    until: float | None = None
+    from_: str | None = None
+    to: str | None = None
+    phone: str | None = None
+    client: str | None = None
+    status: Status | None = None
+    end_reason: str | None = None
+    request_type: str | None = None
+    workflow: Workflow | None = None
+    text: str | None = None
+
+
+EVERY_CALL: Final = CallQuery()
+
+
+@dataclass(frozen=True, slots=True)
+class StoredCall:
+    """A call as it is in the store.
+
+    Attributes:
+        record: the call.
+        workflow: the operator's status, "new" until it is set.
+        snippet: where the call holds the words that were searched for; None when none were.
+    """
+
+    record: CallRecord
+    workflow: Workflow
+    snippet: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CallPage:
+    """Some of the calls; `cursor` leads to those that follow, None when there are none."""
+
+    calls: tuple[StoredCall, ...]
+    cursor: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ClientPage:
+    """Some of the clients; `cursor` leads to those that follow, None when there are none."""
+
+    clients: tuple[ClientRecord, ...]
+    cursor: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ErasureReport:
+    """What was removed for the sake of a phone number.
+
+    Attributes:
+        phone: the number.
+        calls: CallSids of the calls that were removed, the latest first.
+        clients: numbers of the clients that are there no longer.
+        changed_clients: numbers of the clients of whom less is known now, since a removed call was theirs.
+    """
+
+    phone: str
+    calls: tuple[str, ...]
+    clients: tuple[str, ...]
+    changed_clients: tuple[str, ...]
+
+
 class CallStore(Protocol):
-    """A place for call records. Methods block, and may be called from any thread but the event loop's."""
+    """A place for call records. Methods block, and may be called from any thread but the event loop's.
+
+    Each raises `CallStoreUnavailable` when the store can't do it now, within a bounded time, and
+    `CallStoreError` when what is stored is damaged. Only `save` raises `RecordRefused`.
+
+    **Retention.** A store keeps a call for the days given to its constructor, counted from the call's start,
+    or for ever. A client is a digest of the stored calls, and goes with the last of them.
+    """
 
     def save(self, record: CallRecord) -> None:
         """Puts the record in the place of whatever is there under its CallSid; durable when it returns.
 
-        Saving the same record again changes nothing.
+        Saving the same record again changes nothing. What the last save says stands (save the states of a
+        call in their order), but a call that has ended stays ended: a record of it that has not is passed
+        over. The operator's status outlives every save. The call's client is brought up to date.
 
         Raises:
-            CallStoreError: it is not saved; trying again may help.
+            RecordRefused: this record can't be stored, ever.
+            CallStoreUnavailable: it is not known to be saved; trying again may help.
         """
 
     def get(self, call_sid: str) -> CallRecord | None:
-        """The record of a call; None when there is none.
+        """The record of a call, equal to the one that was saved; None when there is none."""
 
-        Raises:
-            CallStoreError: the store can't be read.
-        """
+    def stored(self, call_sid: str) -> StoredCall | None:
+        """The record of a call with the operator's status; None when there is none."""
 
-    def recent(self, limit: int = 50) -> list[CallRecord]:
-        """The records of the calls that started last, the latest first.
+    def find(self, query: CallQuery = EVERY_CALL, *, limit: int = 50, cursor: str | None = None) -> CallPage:
+        """The calls that a query asks for, those that started last first.
 
-        Raises:
-            CallStoreError: the store can't be read.
-        """
-
-    def close(self) -> None:
-        """Frees what the store holds; afterwards the other methods raise `CallStoreError`."""
-
-
-class SqliteCallStore:
-    """The embedded call store: one SQLite file.
-
-    WAL with synchronous=FULL: a saved record survives a power cut. Other processes may read meanwhile.
-    """
-
-    def __init__(self, path: Path) -> None:
-        """Opens the store and makes it where it is missing.
+        Calls that come in between two pages are on neither, and no call is on both.
 
         Args:
-            path: the database; its directory must exist.
+            query: which calls.
+            limit: how many at most.
+            cursor: where to go on, from the page before.
 
         Raises:
-            CallStoreError: the file is damaged, is no call store, has a newer schema, or can't be opened.
+            ValueError: the cursor is none.
         """
-        self.path = path
-        self._lock = threading.Lock()  # one connection, one thread at a time
-        self._connection = open_database(path, schema=SCHEMA, version=SCHEMA_VERSION, error=CallStoreError)
-
-    def save(self, record: CallRecord) -> None:
-        """See `CallStore.save`."""
-        document = record.to_document()
-        self._execute(
-            "INSERT INTO calls (call_sid, started_at, from_number, to_number, document) "
-            "VALUES (?, ?, ?, ?, ?) ON CONFLICT (call_sid) DO UPDATE SET "
-            "started_at = excluded.started_at, from_number = excluded.from_number, "
-            "to_number = excluded.to_number, document = excluded.document "
-            "WHERE document <> excluded.document",
-            record.call_sid,
-            document["started_at"],
-            record.from_,
-            record.to,
-            orjson.dumps(document).decode(),
-        )
-
-    def get(self, call_sid: str) -> CallRecord | None:
-        """See `CallStore.get`."""
-        rows = self._execute("SELECT document FROM calls WHERE call_sid = ?", call_sid)
-        return self._record(rows[0][0]) if rows else None
 
     def recent(self, limit: int = 50) -> list[CallRecord]:
-        """See `CallStore.recent`."""
-        rows = self._execute(
-            "SELECT document FROM calls ORDER BY started_at DESC, call_sid LIMIT ?", max(0, limit)
-        )
-        return [self._record(text) for (text,) in rows]
+        """The records of the calls that started last, the latest first."""
+
+    def set_workflow(self, call_sid: str, workflow: Workflow) -> bool:
+        """Sets the operator's status of a call; returns whether there is such a call.
+
+        Raises:
+            ValueError: there is no such status.
+        """
+
+    def delete(self, call_sid: str) -> bool:
+        """Removes a call, and what only it said of its client; returns whether it was there."""
+
+    def erase(self, phone: str) -> ErasureReport:
+        """Removes all calls with a number, see `CallQuery.phone`, and its client.
+
+        A call *to* the number that came in is not among them: then the number is ours. Whoever keeps more of
+        these calls elsewhere should find and remove that first: when this is cut short by an error, the next
+        attempt reports only what was left.
+
+        Args:
+            phone: as the records have it: E.164, or what Twilio gave instead.
+        """
+
+    def statistics(
+        self, *, since: float | None = None, until: float | None = None, zone: tzinfo
+    ) -> CallStatistics:
+        """Figures over the calls that started in a span of time.
+
+        Args:
+            since: the first moment, in seconds since the epoch; None: from the first call.
+            until: the moment that no longer counts; None: to the last call.
+            zone: whose days and hours.
+        """
+
+    def client(self, phone: str) -> ClientRecord | None:
+        """The client behind a number (E.164); None when there is none."""
+
+    def clients(self, *, limit: int = 50, cursor: str | None = None) -> ClientPage:
+        """The clients, those whose last call started last first; arguments as for `find`.
+
+        Raises:
+            ValueError: the cursor is none.
+        """
+
+    def purge(self, now: float) -> int:
+        """Removes the calls whose days are over; returns how many it removed.
+
+        Args:
+            now: seconds since the epoch.
+        """
 
     def close(self) -> None:
-        """See `CallStore.close`; the second time nothing happens."""
-        with self._lock:
-            self._connection.close()
+        """Frees what the store holds; afterwards the other methods raise `CallStoreUnavailable`."""
 
-    def _execute(self, statement: str, *parameters: str | int | None) -> list[tuple[str]]:
-        with self._lock:
-            try:
-                return self._connection.execute(statement, parameters).fetchall()
-            except sqlite3.Error as error:
-                raise CallStoreError(f"{self.path}: {error}: check the file and the disk's space") from error
 
-    def _record(self, text: str) -> CallRecord:
-        try:
-            return CallRecord.from_document(orjson.loads(text))
-        except (ValueError, KeyError) as error:
-            raise CallStoreError(f"{self.path}: a stored record is damaged ({error})") from error
+def check_workflow(workflow: str) -> None:
+    """Raises ValueError unless it is one of the operator's statuses."""
+    if workflow not in get_args(Workflow):
+        raise ValueError(f"{workflow!r} is no status of a call: {', '.join(get_args(Workflow))}")
+
+
+def to_cursor(at_ms: int, key: str) -> str:
+    """Marks a place in a list that is sorted by time and, where times are equal, by key.
+
+    Args:
+        at_ms: milliseconds since the epoch.
+        key: CallSid or phone number.
+    """
+    return f"{at_ms}.{key}"
+
+
+def from_cursor(cursor: str) -> tuple[int, str]:
+    """The time in milliseconds and the key that `to_cursor` was given.
+
+    Raises:
+        ValueError: it is no such mark.
+    """
+    match = re.fullmatch(r"(-?\d{1,13})\.(.+)", cursor, re.ASCII | re.DOTALL)
+    if match is None:
+        raise ValueError(f"{cursor!r} is no cursor")
+    return int(match[1]), match[2]

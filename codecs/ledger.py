@@ -11,6 +11,8 @@ What was played at some moment is the proven position plus a replay of the piece
 when the one before it ends, but not before it reached the line. So an answer that came too slowly and left
 gaps is accounted for as exactly as one that came in a burst.
 
+Who wants to know what was played when (a recorder) gives the ledger a log; see `played`.
+
 Positions are bytes of the whole stream; times are seconds of line time, but `sent`, which is loop time.
 """
 
@@ -20,6 +22,8 @@ from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
+
+from handlehome.codecs.played import PlayedLog
 
 BYTES_PER_SECOND: Final = 8000
 """Mu-law, 8 kHz, mono."""
@@ -35,6 +39,8 @@ class Heard:
         sent_ms: what was sent to the line. Rounded down.
         complete: everything that came of the item was played, and its end is known.
         since: line time at which its first sample was audible; None: nothing was.
+        received_ms: what came of it from the model: `sent_ms`, and what waits or was dropped. Rounded down.
+        cleared_ms: what the line took back of `sent_ms`, unplayed: `sent_ms - heard_ms` after a clear.
     """
 
     item_id: str
@@ -42,6 +48,8 @@ class Heard:
     sent_ms: int
     complete: bool
     since: float | None = None
+    received_ms: int = 0
+    cleared_ms: int = 0
 
 
 @dataclass(slots=True)
@@ -49,30 +57,35 @@ class Item:
     """One item's bytes on their way: received from the model, sent to the line, played by it.
 
     Attributes:
-        start: position of its first byte, once sent.
         ended: no more of it will come.
-        earliest: least "arrival minus position in the item" of its audio so far, seconds.
-        behind: by how much later audio exceeded that at most; negative when each delta came earlier.
     """
 
     item_id: str
-    start: int = 0
     received: int = 0
     sent: int = 0
     played: int = 0
     ended: bool = False
-    earliest: float = float("inf")
-    behind: float = float("-inf")
     first_heard: float | None = None
 
-    def heard(self) -> Heard:
-        """What is known of it now."""
+    def heard(self, ahead: int = 0, since: float | None = None, *, cleared: bool = False) -> Heard:
+        """What is known of it now.
+
+        Args:
+            ahead: bytes played by the clock, behind those that are proven.
+            since: when the first of these was audible.
+            cleared: the line has dropped what it had not played.
+        """
+        played = self.played + ahead
+        heard_ms = played * 1000 // BYTES_PER_SECOND
+        sent_ms = self.sent * 1000 // BYTES_PER_SECOND
         return Heard(
             self.item_id,
-            self.played * 1000 // BYTES_PER_SECOND,
-            self.sent * 1000 // BYTES_PER_SECOND,
-            self.ended and self.played >= self.received,
-            self.first_heard,
+            heard_ms,
+            sent_ms,
+            self.ended and played >= self.received,
+            since if self.first_heard is None else self.first_heard,
+            self.received * 1000 // BYTES_PER_SECOND,
+            sent_ms - heard_ms if cleared else 0,
         )
 
 
@@ -88,15 +101,19 @@ class Piece:
 class Ledger:
     """The stream of one line.
 
+    Args:
+        log: gets to know what was played when; None: nobody wants to.
+
     Attributes:
         items: those not known to be heard to their end, in the order of their first audio.
         sent: bytes sent so far, all in all.
         proven: the part of them that is known to be played (or was cleared).
     """
 
-    __slots__ = ("_earliest", "_latest", "_pieces", "items", "proven", "sent")
+    __slots__ = ("_earliest", "_latest", "_log", "_pieces", "items", "proven", "sent")
 
-    def __init__(self) -> None:
+    def __init__(self, log: PlayedLog | None = None) -> None:
+        self._log = log
         self.items: deque[Item] = deque()
         self.sent = 0
         self.proven = 0
@@ -130,34 +147,69 @@ class Ledger:
             pieces[-1].size += size
         else:
             pieces.append(Piece(now, size, item))
-        if not item.sent:
-            item.start = self.sent
         item.sent += size
         self.sent += size
 
-    def reached(self, position: int, earliest: float, latest: float) -> None:
+    def reached(self, position: int, earliest: float, latest: float, reach: float) -> None:
         """Takes a proof: `position` was reached between two line times."""
         shift = (position - self.proven) / BYTES_PER_SECOND
         if shift < 0:
             return
         low, high = self._earliest + shift, self._latest + shift
-        if earliest <= high and low <= latest:
+        gap = earliest > high
+        if not gap and low <= latest:
             earliest, latest = max(earliest, low), min(latest, high)
+        if self._log is not None and shift:
+            start = self._gap(position, reach) if gap else self.proven
+            if start > self.proven:
+                at = (self._earliest + self._latest) / 2 + (start - self.proven) / BYTES_PER_SECOND
+                self._log.add(self.proven, start, at, at, joined=True)
+            self._log.add(start, position, earliest, latest, joined=not gap)
         self._settle(position, earliest, latest)
 
     def position(self, at: float, reach: float) -> int:
         """Bytes of the stream that the line has played at line time `at`."""
         position = self.proven
         for begins, piece in self._replay(reach):
-            played = int((at - begins) * BYTES_PER_SECOND)
-            if played < piece.size:
-                return position + max(played, 0)
-            position += piece.size
+            size = _played(at - begins, piece.size)
+            if not size:
+                break
+            position += size
         return position
+
+    def ahead(self, reach: float) -> Iterator[tuple[float, int, int]]:
+        """What is not proven: when it starts to play, position and size of each piece."""
+        position = self.proven
+        for begins, piece in self._replay(reach):
+            yield begins, position, piece.size
+            position += piece.size
+
+    def heard(self, at: float, reach: float) -> tuple[Heard, ...]:
+        """What of each of `items` the line will have played at line time `at`. Changes nothing."""
+        ahead: dict[str, tuple[int, float | None]] = {}  # bytes behind `proven`, and since when
+        for begins, piece in self._replay(reach):
+            size = _played(at - begins, piece.size)
+            if not size:
+                break
+            played, since = ahead.get(piece.item.item_id, (0, begins))
+            ahead[piece.item.item_id] = played + size, since
+        return tuple(item.heard(*ahead.get(item.item_id, (0, None))) for item in self.items)
 
     def settle(self, at: float, reach: float) -> None:
         """Takes for proven what the replay says was played at line time `at`."""
-        position = self.position(at, reach)
+        position = self.proven
+        ended = (self._earliest + self._latest) / 2
+        for begins, piece in self._replay(reach):
+            size = _played(at - begins, piece.size)
+            if not size:
+                break
+            if piece.item.first_heard is None:
+                piece.item.first_heard = begins
+            joined = begins == ended
+            ended = begins + size / BYTES_PER_SECOND
+            if self._log is not None:
+                self._log.add(position, position + size, ended, ended, joined=joined)
+            position += size
         at = max(at, self._latest)  # a proof may be newer than what is settled without one
         self._settle(position, at, at)
 
@@ -179,7 +231,9 @@ class Ledger:
             What was heard of each of `items`, which are forgotten.
         """
         self.settle(at, reach)
-        heard = tuple(item.heard() for item in self.items)
+        heard = tuple(item.heard(cleared=True) for item in self.items)
+        if self._log is not None:
+            self._log.cut(at, self.sent)
         self.items.clear()
         self._pieces.clear()
         self.proven = self.sent
@@ -199,6 +253,20 @@ class Ledger:
             yield time, piece
             time += piece.size / BYTES_PER_SECOND
 
+    def _gap(self, position: int, reach: float) -> int:
+        """Where a gap in front of `position` is most likely to be: where the replay has the longest."""
+        start = gap = self.proven
+        longest = 0.0
+        ended = (self._earliest + self._latest) / 2
+        for begins, piece in self._replay(reach):
+            if start >= position:
+                break
+            if begins - ended > longest:
+                gap, longest = start, begins - ended
+            start += piece.size
+            ended = begins + piece.size / BYTES_PER_SECOND
+        return gap
+
     def _settle(self, position: int, earliest: float, latest: float) -> None:
         todo = position - self.proven
         pieces = self._pieces
@@ -217,3 +285,8 @@ class Ledger:
         self.proven = position
         self._earliest = earliest
         self._latest = latest
+
+
+def _played(seconds: float, size: int) -> int:
+    """How many of `size` bytes were played `seconds` after the first one began to be."""
+    return min(max(int(seconds * BYTES_PER_SECOND), 0), size)

@@ -16,9 +16,8 @@ finds more room and sends more, and the schedule does not shift.
   measured with marks that are echoed at the moment when they act (see `lineclock`): marks sent into the empty
   buffer, at the start one after the other, and behind a `clear`; the first piece of a run; and the last mark
   that `clear` takes out, when so much audio was in front of it that the ear can't have reached it.
-* **Prebuffer.** A run's start is held back as long as any of the recent items would have needed for none of
-  its audio to be late, whichever of its deltas had been the first: not at all with a model that is fast and
-  steady. What no prebuffer in bounds could have saved (a stall) doesn't count.
+* **Prebuffer.** A run's start is held back until the audio in hand covers what the model's deltas may be
+  late by (see `prebuffer`): not at all with a model that is known to be fast and steady.
 * **Lost marks.** A mark that is overdue by seconds is given up, and what was in front of it counts as played.
 
 Nothing here reads a clock or touches a socket: `now` is loop time in seconds, the line is an interface.
@@ -26,7 +25,6 @@ Nothing here reads a clock or touches a socket: `now` is loop time in seconds, t
 
 from __future__ import annotations
 
-import math
 from collections import deque
 from dataclasses import dataclass
 from typing import Final, Protocol
@@ -35,8 +33,10 @@ from handlehome.codecs.framepool import FrameQueue
 from handlehome.codecs.ledger import BYTES_PER_SECOND, Heard, Item, Ledger
 from handlehome.codecs.lineclock import LineClock
 from handlehome.codecs.payload import decode, encode
+from handlehome.codecs.played import Played, PlayedLog
+from handlehome.codecs.prebuffer import Prebuffer
 
-__all__ = ["BYTES_PER_SECOND", "SLICE_BYTES", "Heard", "Line", "Playout"]
+__all__ = ["BYTES_PER_SECOND", "PLAYED_BEHIND", "SLICE_BYTES", "Heard", "Line", "Played", "Playout"]
 
 SLICE_BYTES: Final = 480
 """60 ms: a multiple of 3, so that its base64 text carries no padding."""
@@ -44,21 +44,14 @@ MARK_BYTES: Final = 480
 FIRST_BYTES: Final = 960
 """What a run that was held back starts with, so that its first mark is soon reached."""
 
-PREBUFFER_START: Final = 0.040
-"""Until something is known of the model's pace, this much audio starts a run."""
-PREBUFFER_MAX: Final = 0.120
-PREBUFFER_MARGIN: Final = 0.010
-PREBUFFER_ITEMS: Final = 16
-"""The longest that one of so many items needed is what the next one gets."""
-STALL: Final = 2 * PREBUFFER_MAX
-"""Audio that falls behind by more is not late but stalled."""
-
 FIRST_PROBES: Final = 8
 """Round trips measured one after the other before the first audio, if there is the time."""
 CLEARED_SECONDS: Final = 0.1
 """With so much audio (and no less than `reach`) between the ear and a mark, `clear` caused its echo."""
 LOST_SECONDS: Final = 10.0
 """How overdue a mark is when it is given up."""
+PLAYED_BEHIND: Final = 1.0
+"""How far the reader of `Playout.played` stays behind: longer than a delta's audio and a mark's way back."""
 
 
 class Line(Protocol):
@@ -103,10 +96,11 @@ class Playout:
         line: where media, marks and clears go; called synchronously.
         queue: holds audio that may not be sent yet; its limit bounds an answer.
         lead: seconds that the line may be ahead of the ear, 0.06 at least.
+        recorded: somebody wants to know what was `played` when.
 
     Attributes:
         due: loop time at which `tick` wants to be called; None while nothing waits.
-        prebuffer: seconds that the next run's start is going to be held back, 0..`PREBUFFER_MAX`.
+        prebuffer: says how long a run's start is held back; learns that from the model's deltas.
         underruns: times that the line ran dry in the middle of an item, as far as that was due to the model.
         clock: the line's clock; the owner feeds it with inbound frames.
 
@@ -120,9 +114,9 @@ class Playout:
         "_lead",
         "_ledger",
         "_line",
+        "_log",
         "_mark_number",
         "_marks",
-        "_needed",
         "_paused",
         "_play_end",
         "_queue",
@@ -135,12 +129,12 @@ class Playout:
         "underruns",
     )
 
-    def __init__(self, line: Line, queue: FrameQueue, *, lead: float = 1.0) -> None:
+    def __init__(self, line: Line, queue: FrameQueue, *, lead: float = 1.0, recorded: bool = False) -> None:
         if lead * BYTES_PER_SECOND < SLICE_BYTES:
             raise ValueError(f"a lead of {lead} s is less than a slice")
         self.clock = LineClock()
         self.due: float | None = None
-        self.prebuffer = PREBUFFER_START
+        self.prebuffer = Prebuffer()
         self.underruns = 0
         self._line = line
         self._queue = queue
@@ -148,8 +142,8 @@ class Playout:
         self._paused = False
         self._holding = False  # a run's start is held back until `due`
         self._waiting: deque[_Waiting] = deque()  # whose the bytes in the queue are
-        self._needed: deque[float] = deque(maxlen=PREBUFFER_ITEMS)
-        self._ledger = Ledger()
+        self._log = PlayedLog() if recorded else None
+        self._ledger = Ledger(self._log)
         self._item: Item | None = None  # the one that received last
         self._marks: deque[_Mark] = deque()  # sent, not yet echoed
         self._mark_number = 0
@@ -188,25 +182,29 @@ class Playout:
         if not size:
             return True
         item = self._item
+        prebuffer = self.prebuffer
         if item is None or item.item_id != item_id or item.ended:
             item = self._item = self._ledger.find(item_id) or Item(item_id)
-        late = now - item.received / BYTES_PER_SECOND
-        behind = late - item.earliest
-        if behind > item.behind and behind <= STALL:
-            item.behind = behind
-        if behind < 0 or behind > STALL:
-            item.earliest = late
-        if not self._waiting and not self._paused:
-            ahead = self._play_end - now
-            if ahead <= 0:
-                self._start(item, size)
-                ahead = 0.0
-            if not self._holding and ahead + size / BYTES_PER_SECOND <= self._lead:
-                if not item.received:
-                    self._ledger.items.append(item)
-                item.received += size
-                self._send(now, item, payload, size)
-                return True
+            prebuffer.item()
+        seconds = size / BYTES_PER_SECOND
+        ahead = self._play_end - now
+        free = not self._waiting and not self._paused
+        if free and ahead <= 0:
+            # The line is dry.
+            ahead = 0.0
+            if item.received and not item.ended:
+                self.underruns += 1
+            prebuffer.start(now)
+            prebuffer.delta(now, seconds)
+            self._holding = prebuffer.until(seconds) > now
+        else:
+            prebuffer.delta(now, seconds)
+        if free and not self._holding and ahead + seconds <= self._lead:
+            if not item.received:
+                self._ledger.items.append(item)
+            item.received += size
+            self._send(now, item, payload, size)
+            return True
         return self._keep(now, item, payload, size)
 
     def item_done(self, now: float, item_id: str) -> tuple[Heard, ...]:
@@ -219,7 +217,6 @@ class Playout:
         if item is None or item.ended:
             return ()
         item.ended = True
-        self._learn(item)
         if self._holding:
             self._release(now)
         elif item.sent == item.received and self._unmarked:
@@ -256,27 +253,12 @@ class Playout:
         else:
             waiting.append(_Waiting(item, size))
         if self._holding:
-            if self.due is None:
-                self.due = now + self.prebuffer
-            if not self._needed and len(self._queue) >= PREBUFFER_START * BYTES_PER_SECOND:
+            self.due = self.prebuffer.until(len(self._queue) / BYTES_PER_SECOND)
+            if self.due <= now:
                 self._release(now)
         elif self.due is None:
             self._release(now)
         return True
-
-    def _start(self, item: Item, size: int) -> None:
-        """Audio comes when the line is dry: holds it back, or not."""
-        if item.received and not item.ended:
-            self.underruns += 1
-            self._learn(item)
-        enough = not self._needed and size >= PREBUFFER_START * BYTES_PER_SECOND
-        self._holding = self.prebuffer > 0 and not enough
-
-    def _learn(self, item: Item) -> None:
-        """Adapts the prebuffer to how far an item's audio fell behind the ear."""
-        if math.isfinite(item.behind):
-            self._needed.append(item.behind + PREBUFFER_MARGIN)
-            self.prebuffer = min(max(0.0, *self._needed), PREBUFFER_MAX)
 
     def _release(self, now: float) -> None:
         """Sends what the lead allows."""
@@ -351,6 +333,8 @@ class Playout:
         earliest, latest = self.clock.event(now)
         if mark.probe:
             self.clock.acted(mark.sent, (earliest + latest) / 2)
+            if self._log is not None:
+                self._log.cut_at((earliest + latest) / 2)
             if self.clock.samples < FIRST_PROBES and not self.outstanding:
                 self._mark(now, probe=True)
             return ()
@@ -361,7 +345,7 @@ class Playout:
                 played = (mark.position - start) / BYTES_PER_SECOND
                 self.clock.acted(sent, (earliest + latest) / 2 - played)
             self._run = None
-        ledger.reached(mark.position, earliest, latest)
+        ledger.reached(mark.position, earliest, latest, self.clock.reach)
         return ledger.completed()
 
     def clear(self, now: float) -> tuple[Heard, ...]:
@@ -392,8 +376,6 @@ class Playout:
         heard = self._ledger.close(now + self.clock.reach, self.clock.reach)
         self._waiting.clear()
         self._queue.clear()
-        if self._item is not None and not self._item.ended:
-            self._learn(self._item)
         self._item = None
         self._run = None
         self._holding = False
@@ -408,3 +390,27 @@ class Playout:
         if item is None or not item.sent:
             return None
         return self._ledger.begins(item, self.clock.reach)
+
+    def heard(self, now: float) -> tuple[Heard, ...]:
+        """What was sent and played of each item that is not known to be heard to its end, in order.
+
+        Changes nothing. By the clock: up to line time `now`, which lies the line's shortest way back behind
+        the ear. An item that a `clear` or `stop` cut off is told by that, and then no more.
+        """
+        return self._ledger.heard(now, self.clock.reach)
+
+    def played(self, until: float) -> list[Played]:
+        """What the line has played up to line time `until`, and was not told before.
+
+        In order and without overlap; a gap in the playing is a gap in `at`, and a position that was cleared
+        is never told. What was told isn't corrected, and nothing that is told later begins before `until`.
+        So `until` has to stay so far behind now that the marks of what was played until then have come back:
+        `PLAYED_BEHIND` seconds. Closer than that, the clock has to do. At a line's end: `stop`, then ask for
+        everything, with infinity.
+
+        Raises:
+            RuntimeError: not made with `recorded`.
+        """
+        if self._log is None:
+            raise RuntimeError("this playout was told that nobody wants to know what was played")
+        return self._log.read(until, self._ledger.ahead(self.clock.reach))

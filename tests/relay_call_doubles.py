@@ -10,7 +10,8 @@ import pytest
 from loguru import logger
 
 from handlehome.codecs.framepool import FramePool
-from handlehome.relay.call.call import Call, Party, PhoneLeg, Premises
+from handlehome.relay.call.call import Call, PhoneLeg
+from handlehome.relay.call.premises import Party, Premises
 from handlehome.relay.call.switchboard import Switchboard
 from handlehome.relay.model.interface import Listener, ModelLost
 from handlehome.relay.phone.desk import Accepted, IncomingCall

@@ -28,6 +28,7 @@ MAY_IMPORT_BENCH = ("relay/cli.py", "relay/cli/")
 # Source modules without a test module of their own, each with the reason.
 UNTESTED: dict[str, str] = {
     "relay/daemon.py": "puts the parts together: every scenario test starts it, as a process of its own",
+    "relay/call/premises.py": "types only; the tests of calls and of the switchboard use each of them",
     "relay/phone/desk.py": "types only; the tests of the webhooks and of the switchboard use each of them",
 }
 

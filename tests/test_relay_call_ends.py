@@ -30,8 +30,8 @@ def test_a_lost_leg_does_not_end_the_call(end: StreamEnd) -> None:
     assert [leg.stream_sid for leg in house.record().legs] == [stream_sid(1), stream_sid(2)]
     assert house.record().legs[0].end_reason == end.value
     house.models[0].say(200, "Je suis là.")
-    assert ("media", 1600) in house.log
     house.clock.advance(120.0)
+    assert sum(size for kind, size in house.log if kind == "media") == 1600
     assert call.life.state is State.LIVE
     again.leg.stream_ended(StreamEnd.STOPPED, "stop")
     assert call.life.reason is EndReason.CALLER_HUNG_UP
@@ -129,7 +129,8 @@ def test_the_settings_of_turn_detection_are_taken_out_of_the_callers_times() -> 
     model.caller_starts("u1", 700)
     model.caller_stops("u1", 2000)
     (turn,) = house.record().turns
-    assert (turn.start_ms, turn.end_ms) == (1000, 1500)
+    # The first frame was complete 100 ms after the stream had begun.
+    assert (turn.start_ms, turn.end_ms) == (1080, 1580)
 
 
 def test_the_response_time_is_from_the_end_of_speech_to_the_first_audible_sample() -> None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from importlib import resources
 from typing import Literal
 
-from handlehome.bench import wav
+from handlehome.codecs import wav
 
 Role = Literal["caller", "assistant"]
 
@@ -54,4 +54,4 @@ def load(recording_id: str) -> Recording:
         raise KeyError(f"no recording {recording_id!r}; there are {', '.join(ids())}")
     role, text = _listed()[recording_id]
     data = resources.files(__name__).joinpath(f"{recording_id}.wav").read_bytes()
-    return Recording(recording_id, role, text, wav.read_ulaw(data))
+    return Recording(recording_id, role, text, wav.read_line(data))

@@ -6,21 +6,23 @@ ends. Phone and model are known by their interfaces; times are loop time in seco
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
 
-from handlehome.codecs.framepool import FramePool
 from handlehome.codecs.playout import Heard
 from handlehome.relay.call.leg import Leg, Stream
 from handlehome.relay.call.life import EndReason, Event, Life, State
+from handlehome.relay.call.premises import Party, Premises, Resumed
+from handlehome.relay.call.tape import Tape
 from handlehome.relay.call.tools import END_CALL
 from handlehome.relay.call.transcript import Transcript
 from handlehome.relay.logs import Event as Happening
 from handlehome.relay.logs import call_logger, log_event
-from handlehome.relay.model.interface import Listener, Model, ModelLost
+from handlehome.relay.model.interface import Model, ModelLost
 from handlehome.relay.phone.handler import StreamEnd
-from handlehome.relay.wheel import Timer, TimerWheel
+from handlehome.relay.recording import Recording
+from handlehome.relay.wheel import Timer
 
 CLOSE_SECONDS = 30.0
 """How long Twilio may take to ask what comes after a stream that we closed."""
@@ -42,66 +44,6 @@ _ENDS = {
 }
 
 
-class Write(Protocol):
-    """The journal, bound to nothing."""
-
-    def __call__(self, call_sid: str, kind: str, data: dict[str, Any], /) -> object: ...
-
-
-@dataclass(frozen=True, slots=True)
-class Party:
-    """Who calls whom, as the webhook said."""
-
-    call_sid: str
-    account_sid: str
-    from_: str
-    to: str
-    direction: str
-
-
-@dataclass(frozen=True, slots=True)
-class Resumed:
-    """What is known of a call in whose midst an earlier process died.
-
-    Attributes:
-        legs: how many streams it had.
-        began: loop time at which it began, before this process.
-    """
-
-    legs: int
-    began: float
-
-
-@dataclass(frozen=True, slots=True)
-class Premises:
-    """What all calls share.
-
-    Attributes:
-        open_model: opens a model's session for a caller's number; it tells the listener.
-        write: the journal.
-        greeting: instructions for the first words.
-        resume: instructions for the first words on a leg that takes up an interrupted conversation.
-        assistant: the assistant's name.
-        padding_ms: how much earlier than speech the model says it started, and
-        silence_ms: how much later than speech it says it stopped (its voice-activity detection's settings).
-    """
-
-    open_model: Callable[[Listener, Party], Model]
-    write: Write
-    pool: FramePool
-    wheel: TimerWheel
-    clock: Callable[[], float]
-    greeting: str
-    assistant: str
-    lead: float
-    max_seconds: float
-    resume_seconds: float
-    resume: str | None = None
-    server_interrupts: bool = True
-    padding_ms: int = 0
-    silence_ms: int = 0
-
-
 class Call:
     """A call between its webhook and its end. Implements the model's `Listener`.
 
@@ -120,12 +62,14 @@ class Call:
         "_done",
         "_finished",
         "_greeted",
+        "_heard_before",
         "_leaving",
         "_log",
         "_opening",
         "_outgrown",
         "_owed",
         "_premises",
+        "_recording",
         "_retried",
         "_speaking",
         "_timers",
@@ -166,13 +110,15 @@ class Call:
         self._timers: dict[Event, Timer] = {}
         self._dead_response: str | None = None  # its late audio is dropped
         self._speaking: str | None = None  # item whose audio came last
-        self._caller_origin = 0.0  # call time, ms, of the first byte that the model heard on this leg
+        self._caller_origin = 0.0  # call time, ms, of the first byte that the model heard, by this leg's line
+        self._heard_before = 0  # bytes that the model heard on the legs before
         self._greeted = resumes is not None
         self._owed = resumes is not None  # the caller waits for words that the line has lost
         self._outgrown: str | None = None  # item that was cut because it outgrew what may wait
         self._opening = True  # nothing has been said yet
         self._leaving = False
         self._retried = False
+        self._recording: Recording | None = None
         self._done = False
         self._told: set[str] = set()  # turns that stand in the log
         self.barge_ins = 0
@@ -214,13 +160,28 @@ class Call:
             wheel=premises.wheel,
             clock=self._clock,
             lead=premises.lead,
+            in_order=premises.in_order,
+            tape=self._tape(),
         )
-        self._caller_origin = self._ms(leg.started) - self.model.heard_bytes / 8
+        self._heard_before = self.model.heard_bytes
+        self._caller_origin = self._ms(leg.started) - self._heard_before / 8
         premises.write(self.call_sid, "leg_started", {"leg": leg.number, "stream_sid": stream_sid})
         self._say(Happening.LEG_STARTED, f"The line is open ({stream_sid})")
         if self.model.ready:
             self._speak_first()
         return PhoneLeg(self, leg)
+
+    def _tape(self) -> Tape | None:
+        """What records a further leg; the first one begins the recording."""
+        premises = self._premises
+        if self._recording is None and premises.record is not None:
+            self._recording = premises.record(self.call_sid, self._began)
+            if self._recording.both:
+                facts = {"file": self._recording.file, "channels": 2}
+                premises.write(self.call_sid, "recording", facts)
+        if self._recording is None:
+            return None
+        return Tape(self._recording, premises.wheel, self._clock)
 
     def stream_ended(self, leg: Leg, end: StreamEnd, detail: str) -> None:
         """A leg's stream is gone."""
@@ -243,6 +204,7 @@ class Call:
     def _end_leg(self, leg: Leg, reason: str) -> None:
         if self.leg is not leg:
             return
+        self._anchor(leg)
         self.leg = None
         self._owed = self._note_cut(leg.end()) or self._owed
         if self.model.active_response is not None:
@@ -307,6 +269,8 @@ class Call:
             self._disarm(event)
         reason = self.life.reason or EndReason.CALLER_HUNG_UP
         self._premises.write(self.call_sid, "call_ended", {"reason": reason.value})
+        if self._recording is not None:
+            self._recording.close(self._clock())
         seconds = self._ms(self._clock()) / 1000
         self._say(
             Happening.CALL_ENDED, f"Call ended after {seconds:.0f} s: {reason.value}", reason=reason.value
@@ -453,6 +417,10 @@ class Call:
             self._dead_response = None
         self._leave(response_id)
 
+    def used(self, source: str, model: str, counts: Mapping[str, float]) -> None:
+        """Something was used up that has a price."""
+        self._premises.write(self.call_sid, "usage", {"source": source, "model": model, **counts})
+
     def tool_called(self, call_id: str, name: str, arguments: str) -> None:
         """The model wants to act."""
         self._say(Happening.TOOL_CALLED, f"The assistant calls {name}")
@@ -531,8 +499,18 @@ class Call:
         """Call time of a loop time."""
         return round((at - self._began) * 1000)
 
+    def _anchor(self, leg: Leg) -> None:
+        """Finds the call time of what the model has heard by what it heard last.
+
+        Counted from the leg's start, it would drift with the line's crystal, and jump with each lost frame.
+        """
+        if self.model.heard_bytes > self._heard_before:
+            self._caller_origin = self._ms(leg.heard_until()) - self.model.heard_bytes / 8
+
     def _caller_ms(self, heard_ms: int) -> int:
         """Call time of a position in the audio that the model has heard."""
+        if self.leg is not None:
+            self._anchor(self.leg)
         return max(round(self._caller_origin) + heard_ms, 0)
 
     def _write_turn(self, turn: dict[str, Any]) -> None:

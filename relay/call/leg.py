@@ -6,7 +6,10 @@ from collections.abc import Callable
 from typing import Protocol
 
 from handlehome.codecs.framepool import FramePool, FrameQueue
+from handlehome.codecs.jitterbuffer import JitterBuffer
+from handlehome.codecs.payload import decode, encode
 from handlehome.codecs.playout import Heard, Line, Playout
+from handlehome.relay.call.tape import Tape
 from handlehome.relay.wheel import Timer, TimerWheel
 
 ANSWER_BYTES = 2 * 60 * 8000
@@ -33,14 +36,19 @@ class Leg:
         wheel: shared timers.
         clock: loop time, seconds.
         lead: seconds that the line may be ahead of the ear.
+        in_order: frames are put in order, and gaps between them filled, before they are heard.
+        tape: records what is said on this leg.
     """
 
     __slots__ = (
         "_clock",
         "_frame_clock",
         "_hear",
+        "_jitter_buffer",
+        "_keep",
         "_played",
         "_queue",
+        "_tape",
         "_timer",
         "_wheel",
         "number",
@@ -62,31 +70,52 @@ class Leg:
         wheel: TimerWheel,
         clock: Callable[[], float],
         lead: float,
+        in_order: bool = False,
+        tape: Tape | None = None,
     ) -> None:
         self.number = number
         self.stream_sid = stream_sid
         self.stream = stream
         self.started = clock()
         self._queue = FrameQueue(pool, ANSWER_BYTES)
-        self.playout = Playout(stream, self._queue, lead=lead)
+        recorded = tape is not None and tape.both
+        line = stream if tape is None else tape.over(stream)
+        self.playout = Playout(line, self._queue, lead=lead, recorded=recorded)
         self._hear = hear
         self._played = played
         self._wheel = wheel
         self._clock = clock
         self._timer: Timer | None = None
         self._frame_clock = self.playout.clock.frame
+        self._jitter_buffer = JitterBuffer() if in_order else None
+        self._tape = tape
+        self._keep = None if tape is None else tape.frame
         self.playout.begin(self.started)
+        if tape is not None and recorded:
+            tape.start(self.playout.played)
 
     def frame(self, chunk: int, timestamp_ms: int, payload: bytes, size: int) -> None:
         """A frame of the caller's audio. Once per frame."""
-        self._frame_clock(self._clock(), timestamp_ms)
-        self._hear(payload, size)
+        now = self._clock()
+        self._frame_clock(now, timestamp_ms)
+        if self._keep is not None:
+            self._keep(now, chunk, timestamp_ms, payload)
+        if self._jitter_buffer is None:
+            self._hear(payload, size)
+            return
+        frame = decode(payload)
+        for audio in self._jitter_buffer.put(now, chunk, timestamp_ms, frame):
+            if audio is frame:
+                self._hear(payload, size)
+            else:
+                self._hear(encode(audio), len(audio))
 
     def audio(self, item_id: str, payload: bytes, size: int) -> bool:
         """Audio of the assistant; False: more than may wait."""
         playout = self.playout
         taken = playout.audio(self._clock(), item_id, payload, size)
-        if playout.due is not None and self._timer is None:
+        due = playout.due
+        if due is not None and (self._timer is None or due < self._timer.when):
             self._arm()
         return taken
 
@@ -114,6 +143,10 @@ class Leg:
         self.playout.resume(self._clock())
         self._arm()
 
+    def heard_until(self) -> float:
+        """Line time of the end of the caller's audio that came last; now, before the first."""
+        return self.playout.clock.event(self._clock())[0]
+
     def left(self) -> float:
         """Seconds until what came of the assistant so far has been played, by the clock."""
         return self.playout.left(self._clock())
@@ -121,7 +154,13 @@ class Leg:
     def end(self) -> tuple[Heard, ...]:
         """The stream is gone: frees everything, and says what was heard of what was playing."""
         self._disarm()
-        return self.playout.stop(self._clock())
+        if self._jitter_buffer is not None:
+            for audio in self._jitter_buffer.flush():
+                self._hear(encode(audio), len(audio))
+        heard = self.playout.stop(self._clock())
+        if self._tape is not None:
+            self._tape.end()
+        return heard
 
     def _tell(self, heard: tuple[Heard, ...]) -> None:
         if heard:

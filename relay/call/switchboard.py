@@ -11,8 +11,9 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable
 
-from handlehome.relay.call.call import Call, Party, PhoneLeg, Premises, Resumed
+from handlehome.relay.call.call import Call, PhoneLeg
 from handlehome.relay.call.life import EndReason, Event, State
+from handlehome.relay.call.premises import Party, Premises, Resumed
 from handlehome.relay.logs import Event as Happening
 from handlehome.relay.logs import call_logger, log_event
 from handlehome.relay.phone.desk import Accepted, IncomingCall, NextStep, RefusalReason, Refused

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -18,6 +20,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+# Before anything imports numpy, which starts a BLAS thread per core: what we multiply is too small to share.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 EnvFile = Annotated[Path, typer.Option("--env-file", help="File with settings; the environment wins.")]
 
@@ -84,16 +89,123 @@ def demo() -> None:
     raise typer.Exit(run())
 
 
+Day = Annotated[datetime | None, typer.Option(formats=["%Y-%m-%d"], metavar="YYYY-MM-DD")]
+
+
 @app.command()
+def export(
+    what: Annotated[
+        str, typer.Option("--format", help="csv (for spreadsheets) or jsonl (whole records).")
+    ] = "csv",
+    since: Day = None,
+    until: Day = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="File; standard output if none.")
+    ] = None,
+    env_file: EnvFile = Path(".env"),
+) -> None:
+    """Write stored calls out: those of some days, or all.
+
+    Days are those of the assistant's time zone, first and last included. Works beside a running daemon.
+    """
+    from handlehome.relay.export import ExportFormat
+    from handlehome.relay.records_commands import run_export
+
+    if what not in tuple(ExportFormat):
+        raise typer.BadParameter("expected csv or jsonl", param_hint="--format")
+    days = [day.date() if day else None for day in (since, until)]
+    raise typer.Exit(run_export(_settings(env_file), ExportFormat(what), days[0], days[1], output))
+
+
+@app.command()
+def erase(
+    number: Annotated[str, typer.Argument(help="Phone number, for example +33612345678.")],
+    yes: Annotated[
+        bool, typer.Option("--yes", help="Do it; without this it is only said what would go.")
+    ] = False,
+    env_file: EnvFile = Path(".env"),
+) -> None:
+    """Erase everything that is known of a phone number (GDPR, article 17), and report what was removed.
+
+    Calls with transcripts and data, the client, recordings and callers' audio, the journal with what waits to
+    be saved, and the log's lines. Works beside a running daemon; a call that is going on has to end first.
+    """
+    from handlehome.relay.records_commands import run_erase
+
+    raise typer.Exit(run_erase(_settings(env_file), number, confirmed=yes))
+
+
+@app.command("reprocess")
+def reprocess_calls(
+    call_sids: Annotated[list[str] | None, typer.Argument(help="CallSids.", metavar="[CALLSID]...")] = None,
+    since: Annotated[
+        datetime | None,
+        typer.Option(formats=["%Y-%m-%d"], metavar="YYYY-MM-DD", help="All calls from this day on."),
+    ] = None,
+    env_file: EnvFile = Path(".env"),
+) -> None:
+    """Extract the data of stored calls anew: after a change of schema or model, or after a failure.
+
+    One attempt per call; the status is 1 when not every call could be extracted.
+    """
+    from handlehome.relay.reprocess_command import run_reprocess
+
+    raise typer.Exit(run_reprocess(_settings(env_file), call_sids or [], since.date() if since else None))
+
+
+@app.command()
+def score(
+    model: Annotated[
+        str | None, typer.Option(help="A text model, asked with your OPENAI_API_KEY; without it: the rules.")
+    ] = None,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", help="Also write it there, with each case's differences.")
+    ] = None,
+    env_file: EnvFile = Path(".env"),
+) -> None:
+    """Score the rules, or any model, on the corpus of written calls: hits, errors, F1 per field.
+
+    A model's run asks it once per call of the corpus (about 50 requests).
+    """
+    from handlehome.relay.score_command import run_score
+
+    settings = _settings(env_file) if model is not None else None
+    raise typer.Exit(run_score(settings, model, json_file))
+
+
+bench_app = typer.Typer()
+app.add_typer(bench_app, name="bench")
+
+
+@bench_app.callback(invoke_without_command=True)
 def bench(
+    context: typer.Context,
     calls: Annotated[int, typer.Option(min=1, help="Calls at once.")] = 100,
     seconds: Annotated[float, typer.Option(min=1, help="Length of each measurement.")] = 15.0,
     rounds: Annotated[int, typer.Option(min=1, help="Measurements of each relay, alternating.")] = 3,
 ) -> None:
     """Measure CPU per frame, latency and memory, beside a plain `async for` relay in the same run."""
+    if context.invoked_subcommand is not None:
+        return
     from handlehome.bench.cost import main as run
 
     raise typer.Exit(run(calls=calls, seconds=seconds, rounds=rounds))
+
+
+@bench_app.command("codecs")
+def bench_codecs(
+    seconds: Annotated[float, typer.Option(min=0.01, help="Spent on each cost.")] = 0.2,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Takes all figures, too.")] = None,
+) -> None:
+    """Measure G.711, resampling, levels and jitter buffering: what they do to the sound and what they cost.
+
+    audioop, scipy and soxr stand beside ours where they are installed. Costs
+    are microseconds of CPU: the best and the median of many batches, with BLAS
+    on one thread. The status is 1 when a target is missed. Takes half a minute.
+    """
+    from handlehome.bench.codecs import main as run
+
+    raise typer.Exit(run(seconds=seconds, json_file=json_file))
 
 
 Url = Annotated[str, typer.Option(help="Where the daemon listens.")]
@@ -109,18 +221,18 @@ PublicUrl = Annotated[
 def simulate_openai(
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes any free port.")] = 8090,
+    rest_port: Annotated[int, typer.Option(min=0, max=65535, help="Likewise, for the REST API.")] = 8091,
     api_key: Annotated[str, typer.Option(help="The only key that is accepted; empty: any.")] = "",
 ) -> None:
-    """Run a simulated OpenAI Realtime server; point OPENAI_REALTIME_URL at it."""
+    """Run a simulated OpenAI; point OPENAI_REALTIME_URL and OPENAI_BASE_URL at it."""
     import uvloop
 
-    from handlehome.bench.realtime.server import run
-    from handlehome.bench.scripts import receptionist
+    from handlehome.bench import simulate
 
     try:
-        uvloop.run(run(host, port, receptionist(), api_key=api_key or None, log=typer.echo))
+        uvloop.run(simulate.simulate_openai(host, port, rest_port, api_key=api_key or None, log=typer.echo))
     except OSError as error:
-        typer.echo(f"handlehome: {host}:{port}: {error.strerror}", err=True)
+        typer.echo(f"handlehome: {host}: {error.strerror}", err=True)
         raise typer.Exit(1) from None
     except KeyboardInterrupt:
         raise typer.Exit(130) from None
@@ -142,7 +254,7 @@ def simulate_call(
     from handlehome.bench import simulate
     from handlehome.bench.twilio import WebhookError
     from handlehome.bench.twiml import TwimlError
-    from handlehome.bench.wav import WavError
+    from handlehome.codecs.wav import WavError
 
     speak = recordings or ["caller-leak", "caller-address", "caller-confirm"]
     try:

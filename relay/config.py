@@ -18,11 +18,14 @@ from pathlib import Path
 from typing import Annotated, Final, Literal, cast
 from urllib.parse import urlsplit
 
+import phonenumbers
 from dotenv.parser import parse_stream
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError
 from pydantic.config import JsonDict
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pymongo.errors import PyMongoError
+from pymongo.uri_parser import parse_uri
 
 from handlehome.relay.masking import mask
 
@@ -98,12 +101,6 @@ def _check_websocket_url(url: str) -> str:
     return _check_url(url, ("wss", "ws"))
 
 
-def _check_audio_format(value: object) -> object:
-    if value == "pcm24k":
-        raise ValueError("pcm24k is not available in this version")
-    return value
-
-
 def _check_directory(path: Path) -> Path:
     path = path.expanduser()
     if path.exists() and not path.is_dir():
@@ -118,8 +115,29 @@ def _check_secret(secret: SecretStr) -> SecretStr:
     return secret
 
 
-def _refuse_mongo(_: object) -> object:
-    raise ValueError("MongoDB is not available in this version")
+def _check_mongo_uri(uri: SecretStr) -> SecretStr:
+    # As if it named its servers: to parse the other kind, pymongo asks the DNS.
+    text = re.sub(r"^mongodb\+srv://", "mongodb://", uri.get_secret_value())
+    try:
+        parse_uri(text)
+    except (PyMongoError, ValueError) as error:
+        # What the library says of a user name or a password may hold it.
+        reason = "" if "@" in text else f" ({error})"
+        raise ValueError(f"is no MongoDB URI{reason}") from None
+    return uri
+
+
+def _check_region(region: str) -> str:
+    if region not in phonenumbers.SUPPORTED_REGIONS:
+        raise ValueError(f"{region!r} is no region")
+    return region
+
+
+def _check_file(path: Path) -> Path:
+    path = path.expanduser()
+    if not path.is_file():
+        raise ValueError("is no file")
+    return path
 
 
 def _upper(value: object) -> object:
@@ -130,6 +148,7 @@ Secret = Annotated[SecretStr, AfterValidator(_check_secret)]
 HttpUrl = Annotated[str, AfterValidator(_check_http_url)]
 WebSocketUrl = Annotated[str, AfterValidator(_check_websocket_url)]
 Directory = Annotated[Path, AfterValidator(_check_directory)]
+File = Annotated[Path, AfterValidator(_check_file)]
 ModelName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/-]*$")]
 Seconds = Annotated[float, Field(allow_inf_nan=False)]
 
@@ -232,18 +251,65 @@ class Settings(BaseSettings):
         description="Model that extracts the customer's data from the transcript",
         json_schema_extra=_MODEL_NAME,
     )
-    audio_format: Annotated[Literal["pcmu"], BeforeValidator(_check_audio_format)] = Field(
-        "pcmu",
-        description="Audio between this daemon and the model: pcmu (mu-law, 8 kHz, as on the phone line)",
-        json_schema_extra=_expected("pcmu"),
-    )
-    mongo_uri: Annotated[SecretStr, BeforeValidator(_refuse_mongo)] | None = Field(
+    extraction_schema: File | None = Field(
         None,
-        description="Leave empty: records go to the embedded SQLite store in DATA_DIR",
-        json_schema_extra={
-            "expected": "nothing; leave it empty: records go to the embedded SQLite store in DATA_DIR",
-            "secret": True,
-        },
+        description="JSON Schema of what is extracted from a call; empty: the built-in one",
+        json_schema_extra=_expected("a file's path"),
+    )
+    extraction_workers: int = Field(
+        4,
+        ge=1,
+        le=64,
+        description="Calls whose transcripts are processed at once, each in a thread",
+        json_schema_extra=_expected("a whole number from 1 to 64"),
+    )
+    prices_file: File | None = Field(
+        None,
+        description="TOML file of what the models cost; empty: the built-in list",
+        json_schema_extra=_expected("a file's path"),
+    )
+    phone_region: Annotated[str, BeforeValidator(_upper), AfterValidator(_check_region)] = Field(
+        "FR",
+        description="Country whose phone numbers are said without a country code, two letters",
+        json_schema_extra=_expected("a country's two letters, for example FR"),
+    )
+    audio_format: Literal["pcmu", "pcm24k"] = Field(
+        "pcmu",
+        description="Audio between this daemon and the model: pcmu (mu-law, 8 kHz, as on the phone line) "
+        "or pcm24k (24 kHz, resampled)",
+        json_schema_extra=_expected("pcmu or pcm24k"),
+    )
+    record_calls: bool = Field(
+        False,
+        description="Record both sides of each call to DATA_DIR/recordings (true or false)",
+        json_schema_extra=_expected("true or false"),
+    )
+    mongo_uri: Annotated[SecretStr, AfterValidator(_check_mongo_uri)] | None = Field(
+        None,
+        description="MongoDB for the records, mongodb://user:password@host/database; empty: "
+        "the embedded SQLite store in DATA_DIR",
+        json_schema_extra=_expected("a URI like mongodb://localhost:27017/handlehome") | {"secret": True},
+    )
+    retention_days: int = Field(
+        0,
+        ge=0,
+        le=36_500,
+        description="Days after which a call's record is deleted, with all that belongs to it; 0 keeps it",
+        json_schema_extra=_expected("a whole number of days from 0 to 36500"),
+    )
+    recording_retention_days: int = Field(
+        90,
+        ge=0,
+        le=36_500,
+        description="Days after which a call's recording is deleted; 0 keeps it as long as the record",
+        json_schema_extra=_expected("a whole number of days from 0 to 36500"),
+    )
+    audio_retention_days: int = Field(
+        7,
+        ge=1,
+        le=365,
+        description="Days for which the caller's audio is kept where its words could not be had",
+        json_schema_extra=_expected("a whole number of days from 1 to 365"),
     )
     data_dir: Directory = Field(
         Path("./data"),

@@ -20,23 +20,27 @@ from handlehome import __version__
 from handlehome.codecs.framepool import FramePool
 from handlehome.relay.api import health
 from handlehome.relay.assistant import Assistant, AssistantError, ServerVad, load_assistant
-from handlehome.relay.call.call import Party, Premises
+from handlehome.relay.audiofiles import AudioFiles
+from handlehome.relay.backoffice import BackOffice
+from handlehome.relay.call.premises import Party, Premises
 from handlehome.relay.call.switchboard import Switchboard
 from handlehome.relay.call.tools import TOOLS
 from handlehome.relay.config import Settings
+from handlehome.relay.keeping import open_store
 from handlehome.relay.logs import Event, log_event, setup_logging, shutdown_logging
 from handlehome.relay.model.interface import Listener, Model
 from handlehome.relay.model.openai import Endpoint, OpenAIMessageHandler
+from handlehome.relay.model.pcm import PcmTranscoder
 from handlehome.relay.model.session import first_words, resume_words, session_config
 from handlehome.relay.phone import webhooks
 from handlehome.relay.phone.handler import TwilioMessageHandler
 from handlehome.relay.phone.signature import SignatureChecker, SignatureVerdict
-from handlehome.relay.saving import Archive
+from handlehome.relay.processing import ProcessingError
+from handlehome.relay.recording import Recorder
 from handlehome.relay.server import DaemonServer, ListenError, listen
 from handlehome.relay.wheel import TimerWheel
 from handlehome.relay.wire.connection import Receiver
 from handlehome.relay.wire.server import HttpProtocol, Refusal, UpgradeRequest, media_protocol
-from handlehome.store.calls import SqliteCallStore
 from handlehome.store.datadir import DataDir, DataDirError, DataDirLocked, StoreError
 from handlehome.store.journal import Journal, JournalHealth
 
@@ -61,7 +65,11 @@ class Daemon:
     """
 
     def __init__(
-        self, settings: Settings, assistant: Assistant, journal: Journal, store: SqliteCallStore
+        self,
+        settings: Settings,
+        assistant: Assistant,
+        office: BackOffice,
+        recorder: Recorder,
     ) -> None:
         self._settings = settings
         self._assistant = assistant
@@ -75,7 +83,7 @@ class Daemon:
             settings.openai_api_key.get_secret_value() if settings.openai_api_key else "",
             ssl.create_default_context() if settings.openai_realtime_url.startswith("wss:") else None,
         )
-        self._archive = Archive(journal, store)
+        self._office = office
         self._checker = (
             SignatureChecker(settings.twilio_auth_token.get_secret_value(), settings.public_url)
             if settings.twilio_auth_token
@@ -85,7 +93,7 @@ class Daemon:
         self.switchboard = Switchboard(
             Premises(
                 open_model=self._open_model,
-                write=journal.append,
+                write=office.write,
                 pool=self._pool,
                 wheel=self._wheel,
                 clock=self._clock,
@@ -98,9 +106,11 @@ class Daemon:
                 server_interrupts=vad.interrupt_response,
                 padding_ms=vad.prefix_padding_ms if isinstance(vad, ServerVad) else 0,
                 silence_ms=vad.silence_duration_ms if isinstance(vad, ServerVad) else 0,
+                in_order=settings.audio_format != "pcmu",
+                record=recorder.open,
             ),
             settings.max_calls,
-            self._archive.save,
+            office.save,
         )
         self._media_path = f"/media-stream/{settings.instance}"
         self._hurry = asyncio.Event()
@@ -125,7 +135,7 @@ class Daemon:
                 ),
             )
         )
-        app.include_router(health.routes(self.switchboard))
+        app.include_router(health.routes(self.switchboard, self._office.health))
         return app
 
     def _open_model(self, listener: Listener, party: Party) -> Model:
@@ -138,11 +148,13 @@ class Daemon:
                 now=datetime.now(UTC),
                 caller=party.from_,
                 tools=TOOLS,
+                audio_format=self._settings.audio_format,
             ),
             listener,
             pool=self._pool,
             wheel=self._wheel,
             call_sid=party.call_sid,
+            transcoder=PcmTranscoder() if self._settings.audio_format == "pcm24k" else None,
         )
         model.open()
         return model
@@ -169,7 +181,7 @@ class Daemon:
 
     async def run(self, sockets: list[socket.socket]) -> None:
         """Serves until drained."""
-        for call in await self._archive.recover():
+        for call in await self._office.start():
             self.switchboard.adopt(call)
         server = DaemonServer(
             self.application(),
@@ -183,7 +195,7 @@ class Daemon:
             await server.serve()
         finally:
             self._wheel.close()
-            await self._archive.close()
+            await self._office.close()
             log_event(logger, Event.DAEMON_STOPPED, "Stopped")
 
     def _ready(self, port: int) -> None:
@@ -250,10 +262,10 @@ async def _serve(
     settings: Settings,
     assistant: Assistant,
     sockets: list[socket.socket],
-    journal: Journal,
-    store: SqliteCallStore,
+    office: BackOffice,
+    recorder: Recorder,
 ) -> None:
-    await Daemon(settings, assistant, journal, store).run(sockets)
+    await Daemon(settings, assistant, office, recorder).run(sockets)
 
 
 def main(settings: Settings) -> int:
@@ -278,14 +290,21 @@ def main(settings: Settings) -> int:
             stack.callback(shutdown_logging)
             journal = Journal.open(data.journal, on_health=_journal_health)
             stack.callback(journal.close)
-            store = SqliteCallStore(data.calls)
+            store = open_store(settings, data.calls)
             stack.callback(store.close)
+            files = AudioFiles(data.path)
+            files.repair()
+            recorder = Recorder(files, both=settings.record_calls)
+            stack.callback(recorder.close)
+            office = BackOffice(settings, assistant, journal, store, recorder)
         except StoreError as error:
             wrong = isinstance(error, DataDirError) and not isinstance(error, DataDirLocked)
             return _complain(2 if wrong else 1, str(error))
+        except ProcessingError as error:
+            return _complain(2, *error.lines)
         except OSError as error:
             return _complain(2, f"LOG_DIR={settings.log_dir}: {error.strerror}")
-        uvloop.run(_serve(settings, assistant, sockets, journal, store))
+        uvloop.run(_serve(settings, assistant, sockets, office, recorder))
     return 0
 
 

@@ -1,4 +1,4 @@
-"""From the journal to the store: each ended call's record is made and saved, whatever it takes."""
+"""What becomes of a call's events: the journal first, then the store, then extraction; across restarts."""
 
 from __future__ import annotations
 
@@ -6,16 +6,17 @@ import asyncio
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
+
+from loguru import logger
 
 from handlehome.relay.call.life import EndReason
 from handlehome.relay.logs import Event, call_logger, log_event
-from handlehome.store.calls import CallStore
-from handlehome.store.datadir import StoreError
+from handlehome.relay.outbox import Outbox
 from handlehome.store.journal import Journal
-from handlehome.store.records import fold
 
-RETRY_SECONDS = (0.5, 60.0)
-"""Wait after the first failed attempt, doubled up to the second."""
+LIVE_SECONDS = 1.0
+"""How long a change of a live call may wait on its way to a store that other daemons read."""
 
 CLOSE_SECONDS = 10.0
 
@@ -41,56 +42,48 @@ class Interrupted:
 
 
 class Archive:
-    """Saves calls from the journal into the store.
+    """What becomes of calls: events go to the journal, records to the store, transcripts to extraction.
 
-    A call is saved when its `call_saved` stands in the journal; until then each start tries again. Saving
-    twice makes the same record.
+    A call is saved when its end and all that came after it stand in the store; until then each start tries
+    again. Saving twice makes the same record.
+
+    Args:
+        journal: takes the events.
+        outbox: carries records to the store.
+        process: completes the transcript of an ended call and extracts its data; None: nobody does.
+        live: other daemons read the store, so that calls are saved while they go on.
     """
 
-    def __init__(self, journal: Journal, store: CallStore) -> None:
+    def __init__(
+        self,
+        journal: Journal,
+        outbox: Outbox,
+        *,
+        process: Callable[[str], None] | None = None,
+        live: bool = False,
+    ) -> None:
         self._journal = journal
-        self._store = store
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._outbox = outbox
+        self._process = process
+        self._live = live
 
-    @property
-    def waiting(self) -> int:
-        """Calls that are being saved."""
-        return len(self._tasks)
+    def write(self, call_sid: str, kind: str, data: dict[str, Any], at: float | None = None) -> None:
+        """Takes an event of a call; never blocks."""
+        self._journal.append(call_sid, kind, data, at)
+        if self._live:
+            self._outbox.touch(call_sid, LIVE_SECONDS)
 
     def save(self, call_sid: str) -> None:
-        """Begins to save an ended call; returns at once."""
-        task = asyncio.get_running_loop().create_task(self._save(call_sid))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
-    async def _save(self, call_sid: str) -> None:
-        log = call_logger(call_sid)
-        wait, longest = RETRY_SECONDS
-        while True:
-            try:
-                await self._journal.flush()
-                await asyncio.to_thread(self._make_record, call_sid)
-            except StoreError as error:
-                log.error("The record can't be saved, next attempt in {:g} s: {}", wait, error)
-                await asyncio.sleep(wait)
-                wait = min(wait * 2, longest)
-            except Exception as error:  # a bug must not go unseen in a task that nobody awaits
-                # Another attempt would not help; the next start makes one all the same.
-                log.error("The journal holds no record of this call: {!r}", error)
-                return
-            else:
-                self._journal.append(call_sid, "call_saved", {})
-                log_event(log, Event.SAVED, "The record is saved")
-                return
-
-    def _make_record(self, call_sid: str) -> None:
-        self._store.save(fold(self._journal.events(call_sid)))
+        """Takes an ended call over: it is saved, processed, and saved again."""
+        self._outbox.touch(call_sid)
+        if self._process is not None:
+            self._process(call_sid)
 
     async def recover(self) -> list[Interrupted]:
         """Takes care of what an earlier process left behind.
 
-        Ended calls that were not saved are saved, and the events of old ones dropped. Calls in whose midst it
-        died are marked as interrupted.
+        Ended calls that were not saved are saved, those that were not processed are processed, and the events
+        of old ones dropped. Calls in whose midst it died are marked as interrupted.
 
         Returns:
             The latter.
@@ -98,9 +91,12 @@ class Archive:
         await asyncio.to_thread(self._journal.prune, time.time() - KEEP_SECONDS)
         unfinished = await asyncio.to_thread(self._unfinished)
         for call_sid in await asyncio.to_thread(self._journal.unsaved):
-            self.save(call_sid)
+            self._outbox.touch(call_sid)
+        if self._process is not None:
+            for call_sid in await asyncio.to_thread(self._journal.unprocessed):
+                self._process(call_sid)
         for call in unfinished:
-            self._journal.append(call.call_sid, "call_interrupted", {})
+            self.write(call.call_sid, "call_interrupted", {})
             log_event(
                 call_logger(call.call_sid), Event.CALL_RECOVERED, "This call was cut off by the daemon's end"
             )
@@ -109,8 +105,7 @@ class Archive:
 
     def _ending(self, call_sid: str, died: float) -> Callable[[], None]:
         def end() -> None:
-            reason = {"reason": EndReason.DAEMON_STOPPED.value}
-            self._journal.append(call_sid, "call_ended", reason, died)
+            self.write(call_sid, "call_ended", {"reason": EndReason.DAEMON_STOPPED.value}, died)
             self.save(call_sid)
 
         return end
@@ -126,8 +121,6 @@ class Archive:
 
     async def close(self) -> None:
         """Waits, bounded, for what is being saved; the rest is saved at the next start."""
-        if self._tasks:
-            await asyncio.wait(self._tasks, timeout=CLOSE_SECONDS)
-        for task in list(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        left = await asyncio.to_thread(self._outbox.close, CLOSE_SECONDS)
+        if left:
+            logger.warning("{} records wait for the next start to be saved", left)

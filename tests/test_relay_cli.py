@@ -1,5 +1,6 @@
 """The command line, as a user runs it."""
 
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -36,6 +37,34 @@ def test_each_command_explains_itself(command: str, tmp_path: Path) -> None:
     assert "Usage: handlehome" in shown.stdout
 
 
+def test_bench_names_its_suites_and_each_explains_itself(tmp_path: Path) -> None:
+    assert "codecs" in handlehome("bench", "--help", cwd=tmp_path).stdout
+    shown = handlehome("bench", "codecs", "--help", cwd=tmp_path)
+    assert shown.returncode == 0
+    assert "Usage: handlehome bench codecs" in shown.stdout
+
+
+@pytest.mark.parametrize(("wish", "threads"), [({}, 1), ({"OPENBLAS_NUM_THREADS": "2"}, 2)])
+def test_blas_keeps_to_one_thread_unless_the_environment_wishes_more(
+    wish: dict[str, str], threads: int, tmp_path: Path
+) -> None:
+    script = (
+        "import sys, handlehome.relay.cli; assert 'numpy' not in sys.modules\n"
+        "import numpy; from threadpoolctl import threadpool_info as info\n"
+        "print(*(pool['num_threads'] for pool in info() if pool['user_api'] == 'blas'))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=tmp_path,
+        env=GOOD | wish,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    assert done.stdout.split() == [str(threads)]
+
+
 def test_check_is_content_with_the_defaults_and_a_key(tmp_path: Path) -> None:
     checked = handlehome("check", cwd=tmp_path)
     assert (checked.returncode, checked.stderr) == (0, "")
@@ -63,3 +92,12 @@ def test_simulated_call_without_a_daemon_is_one_line(tmp_path: Path) -> None:
     failed = handlehome("simulate-call", "--url", "http://127.0.0.1:9", cwd=tmp_path)
     assert failed.returncode == 1
     assert "Traceback" not in failed.stderr
+
+
+def test_a_simulated_openai_whose_port_is_taken_is_one_line(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        failed = handlehome("simulate-openai", "--port", "0", "--rest-port", port, cwd=tmp_path)
+    assert failed.returncode == 1
+    (line,) = failed.stderr.splitlines()
+    assert port in line

@@ -1,9 +1,8 @@
-"""From the journal to the store: once, whatever goes wrong meanwhile, and after a kill."""
+"""What becomes of a call's events, also when the process is killed meanwhile."""
 
 import asyncio
 import contextlib
 import signal
-import sqlite3
 import subprocess
 import sys
 from collections.abc import AsyncIterator
@@ -11,23 +10,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from loguru import logger
 
 from handlehome.relay import saving
+from handlehome.relay.outbox import Outbox
 from handlehome.relay.saving import Archive
-from handlehome.store.calls import SqliteCallStore
 from handlehome.store.journal import Journal
 from handlehome.store.records import CallRecord
+from handlehome.store.sqlite import SqliteCallStore
 
 PATIENCE = 10.0
 CALL = "CA" + "1" * 32
 OTHER = "CA" + "2" * 32
-
-
-@pytest.fixture(autouse=True)
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The waits between attempts are as short as they can be; how often there are attempts is not checked."""
-    monkeypatch.setattr(saving, "RETRY_SECONDS", (0.005, 0.02))
 
 
 @dataclass
@@ -36,12 +29,14 @@ class Files:
 
     journal: Journal
     store: SqliteCallStore
+    outbox: Outbox
     archive: Archive
+    processed: list[str]
 
     async def saved(self) -> None:
         """Waits until nothing is being saved any more."""
         async with asyncio.timeout(PATIENCE):
-            while self.archive.waiting:  # noqa: ASYNC110 - nothing tells that a save is over
+            while self.outbox.health.waiting:  # noqa: ASYNC110 - nothing tells that a save is over
                 await asyncio.sleep(0.001)
         await self.journal.flush()
 
@@ -55,12 +50,15 @@ class Files:
 
 
 @contextlib.asynccontextmanager
-async def opened(folder: Path) -> AsyncIterator[Files]:
+async def opened(folder: Path, *, live: bool = False) -> AsyncIterator[Files]:
+    folder.mkdir(exist_ok=True)
     journal = Journal.open(folder / "journal.sqlite3")
     store = SqliteCallStore(folder / "calls.sqlite3")
-    archive = Archive(journal, store)
+    outbox = Outbox(journal, store)
+    processed: list[str] = []
+    archive = Archive(journal, outbox, process=processed.append, live=live)
     try:
-        yield Files(journal, store, archive)
+        yield Files(journal, store, outbox, archive, processed)
     finally:
         await archive.close()
         journal.close()
@@ -84,10 +82,10 @@ def play(journal: Journal, call_sid: str = CALL, *, ended: bool = True) -> None:
         journal.append(call_sid, "call_ended", {"reason": "caller_hung_up"})
 
 
-async def test_an_ended_call_is_saved_once(files: Files) -> None:
+async def test_an_ended_call_is_saved_once_and_processed(files: Files) -> None:
     play(files.journal)
     files.archive.save(CALL)
-    assert files.archive.waiting == 1
+    assert files.processed == [CALL]
     await files.saved()
     record = files.record()
     assert (record.status, record.end_reason, record.turns[0].text) == ("ended", "caller_hung_up", "Allô ?")
@@ -98,79 +96,31 @@ async def test_an_ended_call_is_saved_once(files: Files) -> None:
     assert files.kinds().count("call_saved") == 1
 
 
-async def test_saving_waits_for_the_journal(files: Files) -> None:
-    """What was appended just before is in the record, though the journal's writer may be behind."""
-    play(files.journal)
-    for number in range(500):
-        turn = {"id": f"a{number}", "after": None, "role": "assistant", "text": "Oui."}
-        files.journal.append(CALL, "turn", turn)
-    files.archive.save(CALL)
-    await files.saved()
-    assert len(files.record().turns) == 501
-
-
-async def test_a_store_that_fails_is_tried_again_until_it_works(files: Files, tmp_path: Path) -> None:
-    with contextlib.closing(sqlite3.connect(tmp_path / "calls.sqlite3")) as other:
-        other.execute("ALTER TABLE calls RENAME TO broken")
-        errors: list[str] = []
-        failed = asyncio.Event()
-        loop = asyncio.get_running_loop()
-
-        def note(message: str) -> None:
-            errors.append(message)
-            loop.call_soon_threadsafe(failed.set)
-
-        sink = logger.add(note, level="ERROR", format="{message}")
-        play(files.journal)
-        files.archive.save(CALL)
-        async with asyncio.timeout(PATIENCE):
-            while len(errors) < 3:
-                failed.clear()
-                await failed.wait()
-        assert files.archive.waiting == 1
-        assert "call_saved" not in files.kinds()
-        other.execute("ALTER TABLE broken RENAME TO calls")
-        await files.saved()
-        logger.remove(sink)
-    assert files.record().status == "ended"
-    assert files.kinds().count("call_saved") == 1
-    assert "can't be saved" in errors[0]
-
-
-async def test_one_call_that_cannot_be_saved_does_not_hold_up_another(files: Files) -> None:
-    files.journal.append(OTHER, "call_started", {})
-    files.journal.append(OTHER, "turn", {"id": "u1"})
-    files.journal.append(OTHER, "call_ended", {"reason": "caller_hung_up"})
-    play(files.journal)
-    files.archive.save(OTHER)
-    files.archive.save(CALL)
-    await files.saved()
-    assert files.record().status == "ended"
-    assert files.store.get(OTHER) is None
-    assert files.journal.unsaved() == [OTHER]
-
-
-async def test_a_call_of_which_nothing_is_known_is_left_alone(files: Files) -> None:
-    files.archive.save(CALL)
-    await files.saved()
-    assert files.store.get(CALL) is None
-
-
-async def test_what_could_not_be_saved_before_the_end_is_saved_at_the_next_start(
+async def test_a_live_call_is_saved_when_others_read_the_store(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(saving, "CLOSE_SECONDS", 0.05)
-    with contextlib.closing(sqlite3.connect(tmp_path / "calls.sqlite3")) as other:
-        async with opened(tmp_path) as files:
-            other.execute("ALTER TABLE calls RENAME TO broken")
-            play(files.journal)
-            files.archive.save(CALL)
-        other.execute("ALTER TABLE broken RENAME TO calls")
+    monkeypatch.setattr(saving, "LIVE_SECONDS", 0.01)
+    for live in (False, True):
+        async with opened(tmp_path / str(live), live=live) as files:
+            files.archive.write(CALL, "call_started", {"from": "+33612345678"})
+            await files.saved()
+            record = files.store.get(CALL)
+            assert (record is not None) == live
+            assert record is None or record.status == "live"
+            assert "call_saved" not in files.kinds()
+
+
+async def test_what_was_not_processed_before_the_end_is_processed_at_the_next_start(tmp_path: Path) -> None:
     async with opened(tmp_path) as files:
-        assert files.store.get(CALL) is None
+        play(files.journal)
+        play(files.journal, OTHER)
+        extracted = {"data": None, "extraction": {"status": "nothing_said"}}
+        files.journal.append(OTHER, "extracted", extracted)
+    async with opened(tmp_path) as files:
         assert await files.archive.recover() == []
+        assert files.processed == [CALL]
         await files.saved()
-        assert files.record().end_reason == "caller_hung_up"
+        assert files.record().status == files.record(OTHER).status == "ended"
 
 
 KILLED = """
@@ -211,7 +161,7 @@ async def test_after_a_kill_ended_calls_are_saved_and_live_ones_are_interrupted(
         assert record.turns[0].text == "Allô ?"
     async with opened(tmp_path) as files:
         assert await files.archive.recover() == []
-        assert files.archive.waiting == 0
+        assert files.outbox.health.waiting == 0
 
 
 async def test_a_call_interrupted_twice_is_still_taken_care_of(tmp_path: Path) -> None:

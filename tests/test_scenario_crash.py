@@ -104,13 +104,13 @@ async def waits_for_the_call_to_come_back(crash: Crash) -> None:
     """The calls are interrupted at first, and given up `RESUME_SECONDS` later."""
     where = crash.copy("waits")
     async with running_daemon(where, NO_MODEL, RESUME) as daemon:
-        started = time.monotonic()
         for call_sid in crash.calls:
             await daemon.journal_until(call_sid, "call_interrupted")
         assert not daemon.records()
         for call_sid in crash.calls:
             await daemon.record(call_sid)
-            assert time.monotonic() - started > 1
+            times = {event.kind: event.at for event in await daemon.journal_until(call_sid, "call_saved")}
+            assert times["call_saved"] - times["call_interrupted"] > 1
             check_record(daemon, call_sid)
     async with running_daemon(where, NO_MODEL, RESUME) as daemon:  # nothing is left to do
         assert not any(call_sid in line for line in daemon.console for call_sid in crash.calls)

@@ -19,14 +19,17 @@ import httpx2
 
 from handlehome.bench.realtime.script import Answer, Faults, Script
 from handlehome.relay.assistant import load_assistant
+from handlehome.relay.audiofiles import AudioFiles
+from handlehome.relay.backoffice import BackOffice
 from handlehome.relay.config import load_settings
 from handlehome.relay.daemon import Daemon
 from handlehome.relay.logs import setup_logging, shutdown_logging
+from handlehome.relay.recording import Recorder
 from handlehome.relay.server import listen
-from handlehome.store.calls import SqliteCallStore
 from handlehome.store.datadir import DataDir
 from handlehome.store.journal import Journal
-from tests.harness import KEY, TOKEN, Stage
+from handlehome.store.sqlite import SqliteCallStore
+from tests.harness import KEY, NO_REST, TOKEN, Stage
 
 GREETING = Answer(text="Bonjour.", audio=bytes([0x11, 0x91]) * 400)
 LONG = Answer(text="Un plombier viendra.", audio=bytes([0x12, 0x92]) * 20_000)
@@ -118,6 +121,7 @@ async def house(folder: Path, settings: Mapping[str, str] | None = None) -> Asyn
                 "OPENAI_API_KEY": KEY,
                 "TWILIO_AUTH_TOKEN": TOKEN,
                 "MAX_CALLS": "1000",
+                "OPENAI_BASE_URL": NO_REST,
                 **(settings or {}),
             },
             None,
@@ -134,7 +138,12 @@ async def house(folder: Path, settings: Mapping[str, str] | None = None) -> Asyn
         # The daemon freezes and tunes the collector of what it takes for its own process.
         stack.callback(gc.set_threshold, *thresholds)
         stack.callback(gc.unfreeze)
-        daemon = Daemon(checked, load_assistant(), journal, store)
+        files = AudioFiles(data.path)
+        recorder = Recorder(files, both=checked.record_calls)
+        stack.callback(recorder.close)
+        assistant = load_assistant()
+        office = BackOffice(checked, assistant, journal, store, recorder)
+        daemon = Daemon(checked, assistant, office, recorder)
         running = asyncio.create_task(daemon.run(sockets), name="daemon")
         try:
             async with httpx2.AsyncClient(trust_env=False) as client:

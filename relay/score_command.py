@@ -68,15 +68,13 @@ def run_score(settings: Settings | None, model: str | None, json_file: Path | No
         json_file: also gets the result, with each case's differences.
     """
     console = Console(highlight=False)
-    if model is None or settings is None:
-        name, extract, workers = "rules", by_rules, 1
-    else:
-        try:
-            name, extract, workers = model, by_model(settings, model), WORKERS
-        except ValueError as error:
-            Console(stderr=True).print(f"handlehome: {error}", markup=False)
-            return 2
-    result = run(name, extract, corpus.load(), workers=workers, console=Console(stderr=True))
+    try:
+        extract = by_rules if model is None or settings is None else by_model(settings, model)
+    except ValueError as error:
+        Console(stderr=True).print(f"handlehome: {error}", markup=False)
+        return 2
+    workers = 1 if model is None else WORKERS
+    result = run(model or "rules", extract, corpus.load(), workers=workers, console=Console(stderr=True))
     console.print(to_table(result))
     for case in result.cases:
         if case.error is not None:

@@ -34,7 +34,7 @@ def linear(ulaw: bytes) -> NDArray[np.float64]:
 
 
 async def test_an_interrupted_conversation(tmp_path: Path) -> None:
-    """Greeting, question, interrupted answer, question, answer: words, marks, truncation and record are right."""
+    """Two questions, the first answer interrupted: words, marks, truncation and record are right."""
     recordings = {name: speech.load(name) for name in speech.ids()}
     async with running_stage(tmp_path, {"AUDIO_FORMAT": "pcm24k"}) as stage, stage.phone() as phone:
         session = await stage.session(await stage.dial(phone, receptionist()))

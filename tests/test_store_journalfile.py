@@ -178,9 +178,7 @@ async def test_what_is_erased_is_gone_and_stays_gone(opened: Opener, path: Path)
     assert b"geheim CA2" in content
 
 
-async def test_an_erased_call_is_forgotten_when_no_more_can_come_of_it(
-    opened: Opener, path: Path
-) -> None:
+async def test_an_erased_call_is_forgotten_when_no_more_can_come_of_it(opened: Opener, path: Path) -> None:
     journal = opened()
     journal.erase(["CA1"])
     journal.prune(0)

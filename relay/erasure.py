@@ -26,7 +26,7 @@ __all__ = ["ErasedNumber", "Keepers", "LiveCall", "Purged", "Retention", "calls_
 DAY_SECONDS = 86_400.0
 
 KEEP_EVENTS_DAYS = 30
-"""How long the journal keeps the events of a saved call, if its record is kept for longer than that."""
+"""How long the journal keeps the events of a saved and processed call, if its record is kept for longer."""
 
 _ERASED = b'{"erased":true}'
 
@@ -137,7 +137,10 @@ def purge(keepers: Keepers, retention: Retention, now: float) -> Purged:
     """
     days = retention.records
     records = keepers.store.purge(now)
-    events = keepers.journal.prune(now - min(days or KEEP_EVENTS_DAYS, KEEP_EVENTS_DAYS) * DAY_SECONDS)
+    events = keepers.journal.prune(
+        now - min(days or KEEP_EVENTS_DAYS, KEEP_EVENTS_DAYS) * DAY_SECONDS,
+        now - days * DAY_SECONDS if days else 0.0,
+    )
     recordings = min(filter(None, (days, retention.recordings)), default=0)
     files = keepers.files.expire_spools(now - retention.audio * DAY_SECONDS)
     if recordings:

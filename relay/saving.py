@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -19,9 +18,6 @@ LIVE_SECONDS = 1.0
 """How long a change of a live call may wait on its way to a store that other daemons read."""
 
 CLOSE_SECONDS = 10.0
-
-KEEP_SECONDS = 30 * 86_400.0
-"""How long the events of a saved call stay in the journal."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,13 +78,12 @@ class Archive:
     async def recover(self) -> list[Interrupted]:
         """Takes care of what an earlier process left behind.
 
-        Ended calls that were not saved are saved, those that were not processed are processed, and the events
-        of old ones dropped. Calls in whose midst it died are marked as interrupted.
+        Ended calls that were not saved are saved, and those that were not processed are processed. Calls in
+        whose midst it died are marked as interrupted.
 
         Returns:
             The latter.
         """
-        await asyncio.to_thread(self._journal.prune, time.time() - KEEP_SECONDS)
         unfinished = await asyncio.to_thread(self._unfinished)
         for call_sid in await asyncio.to_thread(self._journal.unsaved):
             self._outbox.touch(call_sid)

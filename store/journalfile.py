@@ -40,7 +40,9 @@ CREATE VIEW lives AS
     SELECT call_sid,
            max(seq) FILTER (WHERE kind = 'call_started') AS started,
            max(seq) FILTER (WHERE kind = 'call_ended') AS ended,
-           max(seq) FILTER (WHERE kind = 'extracted') AS extracted,
+           ifnull((SELECT json_extract(data, '$.extraction.status') FROM events AS e
+               WHERE e.call_sid = life.call_sid AND kind = 'extracted' ORDER BY seq DESC LIMIT 1),
+               'waiting') IN ('waiting', 'retrying', 'stopped') AS pending,
            (SELECT max(ifnull(json_extract(data, '$.seq'), seq)) FROM events AS e
                WHERE e.call_sid = life.call_sid AND kind = 'call_saved') AS saved,
            (SELECT max(seq) FROM events AS e
@@ -102,11 +104,7 @@ class JournalFile:
 
     def unprocessed(self) -> list[str]:
         """The calls that have ended and whose extraction is not settled, the earliest first."""
-        query = (
-            "SELECT call_sid FROM lives WHERE ended IS NOT NULL AND (extracted IS NULL OR ("
-            "SELECT json_extract(data, '$.extraction.status') FROM events WHERE seq = extracted) "
-            "IN ('waiting', 'retrying', 'stopped')) ORDER BY ended"
-        )
+        query = "SELECT call_sid FROM lives WHERE ended IS NOT NULL AND pending ORDER BY ended"
         return [sid for (sid,) in self._read(query)]
 
     def calls_of(self, phone: str) -> list[str]:
@@ -180,13 +178,14 @@ class JournalFile:
             raise JournalError(f"{self.path}: can't be erased from ({error})") from error
         return removed
 
-    def prune(self, before: float) -> int:
+    def prune(self, before: float, pending_before: float = 0.0) -> int:
         """Drops the events of saved calls whose last event happened before a time.
 
         The file does not shrink: the space is used again.
 
         Args:
             before: seconds since the epoch.
+            pending_before: the same for calls whose extraction is not settled.
 
         Returns:
             How many calls were dropped.
@@ -196,9 +195,10 @@ class JournalFile:
         """
         query = (
             "SELECT call_sid FROM lives WHERE ended IS NOT NULL AND saved >= last "
-            "AND (SELECT max(at) FROM events WHERE events.call_sid = lives.call_sid) < ?"
+            "AND (SELECT max(at) FROM events WHERE events.call_sid = lives.call_sid) "
+            "< iif(pending, ?, ?)"
         )
-        calls = [sid for (sid,) in self._read(query, before)]
+        calls = [sid for (sid,) in self._read(query, pending_before, before)]
         try:
             with contextlib.closing(connect(self.path)) as connection:
                 for first in range(0, len(calls), PRUNE_CALLS):

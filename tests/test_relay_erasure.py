@@ -161,6 +161,9 @@ def aged(tmp_path: Path) -> Iterator[Callable[[int], House]]:
         house.call(FIRST, NUMBER, at=0.0)
         house.call(SECOND, NUMBER, at=20 * DAY)
         for call_sid, at in ((FIRST, 3.0), (SECOND, 20 * DAY + 3)):
+            extracted = {"data": None, "extraction": {"status": "nothing_said"}}
+            house.journal.append(call_sid, "extracted", extracted, at)
+            assert house.journal.flush_sync(5)
             seq = house.journal.events(call_sid)[-1].seq
             house.journal.append(call_sid, "call_saved", {"seq": seq}, at)
         assert house.journal.flush_sync(5)

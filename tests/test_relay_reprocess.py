@@ -52,7 +52,7 @@ class House:
             self.store.save(fold(self.journal.events(call_sid)))
         self.journal.append(SECOND, "call_saved", {"seq": self.journal.events(SECOND)[-1].seq}, 0.0)
         self.journal.flush_sync(5)
-        self.journal.prune(4e9)
+        self.journal.prune(4e9, 4e9)
         assert not self.journal.events(SECOND)
 
     async def run(self, rest: RestSimulator, *call_sids: str) -> list[tuple[str, str]]:

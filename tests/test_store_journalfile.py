@@ -66,11 +66,14 @@ async def test_life_is_read_from_an_index(opened: Opener, path: Path) -> None:
 
 async def test_prune_drops_saved_calls_that_are_old_enough(opened: Opener) -> None:
     journal = opened()
+    settled, stopped = ({"extraction": {"status": status}} for status in ("complete", "stopped"))
+    saved = ("call_started", "call_ended", "extracted", "call_saved")
     for number in range(120):
-        for at, kind in enumerate(("call_started", "call_ended", "call_saved"), 100):
-            journal.append(f"old{number}", kind, {}, at=at)
-    for at, kind in ((100, "call_started"), (101, "call_ended"), (200, "call_saved")):
-        journal.append("young", kind, {}, at=at)
+        for kind in saved:
+            journal.append(f"old{number}", kind, settled if kind == "extracted" else {}, at=102)
+    for kind in saved:
+        journal.append("young", kind, settled if kind == "extracted" else {}, at=200)
+        journal.append("stopped", kind, stopped if kind == "extracted" else {}, at=100)
     for at, kind in ((100, "call_started"), (101, "call_ended")):
         journal.append("unsaved", kind, {}, at=at)
     journal.append("live", "call_started", {}, at=100)
@@ -78,8 +81,10 @@ async def test_prune_drops_saved_calls_that_are_old_enough(opened: Opener) -> No
     assert journal.prune(102) == 0
     assert journal.prune(103) == 120
     assert journal.events("old0") == journal.events("old119") == []
-    assert [len(journal.events(sid)) for sid in ("young", "unsaved", "live")] == [3, 2, 1]
+    assert [len(journal.events(sid)) for sid in ("young", "stopped", "unsaved", "live")] == [4, 4, 2, 1]
     assert journal.prune(103) == 0
+    assert journal.prune(103, 101) == 1
+    assert journal.events("stopped") == []
 
 
 async def test_sequence_numbers_are_never_used_again(opened: Opener, path: Path) -> None:
@@ -88,7 +93,7 @@ async def test_sequence_numbers_are_never_used_again(opened: Opener, path: Path)
     for kind in ("call_started", "call_ended", "call_saved"):
         journal.append("CA1", kind, {}, at=1)
     await journal.flush()
-    assert journal.prune(2) == 1
+    assert journal.prune(2, 2) == 1
     journal.close()
     journal = opened()
     journal.append("CA2", "call_started", {})

@@ -1,7 +1,9 @@
 """Erasing a number, and what has been kept for too long: nothing of it may be left on the disk."""
 
 import os
+import time
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import orjson
@@ -10,22 +12,29 @@ import pytest
 from handlehome.relay.audiofiles import AudioFiles
 from handlehome.relay.erasure import Keepers, LiveCall, Purged, Retention, erase_number, purge
 from handlehome.relay.logs import RotatingFile
+from handlehome.store.calls import CallStore
 from handlehome.store.journal import Journal
+from handlehome.store.mongo import MongoCallStore
 from handlehome.store.records import fold
 from handlehome.store.sqlite import SqliteCallStore
+
+pytest_plugins = ["tests.mongo_fixtures"]
 
 NUMBER, OTHER, COMPANY = "+33612345678", "+33698765432", "+33123456789"
 FIRST, SECOND, FOREIGN = (f"CA{digit * 32}" for digit in "123")
 DAY = 86_400.0
+# Real days: a MongoDB removes what is past its time by its own clock.
+TODAY = time.time()
+YESTERDAY = datetime.fromtimestamp(TODAY - DAY, UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
 class House:
-    """A data directory and its logs."""
+    """A data directory and its logs, with one of the two stores."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, store: CallStore) -> None:
         self.folder = folder
         self.journal = Journal.open(folder / "journal.sqlite3")
-        self.store = SqliteCallStore(folder / "calls.sqlite3")
+        self.store = store
         self.files = AudioFiles(folder)
         self.logs = folder / "logs"
         self.logs.mkdir()
@@ -62,9 +71,21 @@ class House:
         self.store.close()
 
 
+OpenStore = Callable[[int | None], CallStore]
+
+
+@pytest.fixture(params=["SQLite", "MongoDB"])
+def open_store(request: pytest.FixtureRequest, tmp_path: Path) -> OpenStore:
+    """Opens a store that keeps records for so many days."""
+    if request.param == "SQLite":
+        return lambda days: SqliteCallStore(tmp_path / "calls.sqlite3", retention_days=days)
+    uri = request.getfixturevalue("mongo_uri")
+    return lambda days: MongoCallStore(uri, retention_days=days)
+
+
 @pytest.fixture
-def house(tmp_path: Path) -> Iterator[House]:
-    there = House(tmp_path)
+def house(tmp_path: Path, open_store: OpenStore) -> Iterator[House]:
+    there = House(tmp_path, open_store(None))
     yield there
     there.close()
 
@@ -148,19 +169,16 @@ def test_lines_that_are_none_of_the_logs_stay(house: House, line: bytes) -> None
 
 
 @pytest.fixture
-def aged(tmp_path: Path) -> Iterator[Callable[[int], House]]:
+def aged(tmp_path: Path, open_store: OpenStore) -> Iterator[Callable[[int], House]]:
     """A house whose store keeps records for so many days, with a call of day 0 and one of day 20."""
     houses: list[House] = []
 
     def build(days: int) -> House:
-        house = House(tmp_path)
-        house.store.close()
-        house.store = SqliteCallStore(tmp_path / "calls.sqlite3", retention_days=days or None)
-        house.keepers = Keepers(house.journal, house.store, house.files, house.logs)
+        house = House(tmp_path, open_store(days or None))
         houses.append(house)
-        house.call(FIRST, NUMBER, at=0.0)
-        house.call(SECOND, NUMBER, at=20 * DAY)
-        for call_sid, at in ((FIRST, 3.0), (SECOND, 20 * DAY + 3)):
+        house.call(FIRST, NUMBER, at=TODAY)
+        house.call(SECOND, NUMBER, at=TODAY + 20 * DAY)
+        for call_sid, at in ((FIRST, TODAY + 3), (SECOND, TODAY + 20 * DAY + 3)):
             extracted = {"data": None, "extraction": {"status": "nothing_said"}}
             house.journal.append(call_sid, "extracted", extracted, at)
             assert house.journal.flush_sync(5)
@@ -188,31 +206,32 @@ def kept(house: House) -> dict[str, list[str]]:
 def test_each_kind_is_kept_for_its_own_days(aged: Callable[[int], House]) -> None:
     house = aged(0)
     both = ["first", "second"]
-    day = 7.5 * DAY
+    day = TODAY + 7.5 * DAY
     purge(house.keepers, Retention(0, 10, 7), day)
     assert kept(house) == {"records": both, "events": both, "recordings": both, "audio": ["second"]}
-    purge(house.keepers, Retention(0, 10, 7), 10.5 * DAY)
+    purge(house.keepers, Retention(0, 10, 7), TODAY + 10.5 * DAY)
     assert kept(house)["recordings"] == ["second"]
-    purge(house.keepers, Retention(0, 0, 7), 31 * DAY)
+    purge(house.keepers, Retention(0, 0, 7), TODAY + 31 * DAY)
     assert kept(house) == {"records": both, "events": ["second"], "recordings": ["second"], "audio": []}
 
 
 def test_a_record_takes_all_that_belongs_to_it_along(aged: Callable[[int], House]) -> None:
     house = aged(15)
-    house.say(FIRST, "early", "1970-01-01T00:00:00.000000Z")
-    house.say(None, "nobody's", "1970-01-01T00:00:00.000000Z")
-    purged = purge(house.keepers, Retention(15, 0, 30), 15.5 * DAY)
-    assert purged == Purged(records=1, events=1, files=1, log_lines=1)
+    house.say(FIRST, "early", YESTERDAY)
+    house.say(None, "nobody's", YESTERDAY)
+    purged = purge(house.keepers, Retention(15, 0, 30), TODAY + 15.5 * DAY)
+    assert purged == Purged(records=1, events=1, files=1, log_lines=3)
+    assert house.on_disk("nobody's")
     assert kept(house)["records"] == kept(house)["events"] == kept(house)["recordings"] == ["second"]
     assert house.store.client(NUMBER) is not None
-    purge(house.keepers, Retention(15, 0, 30), 40 * DAY)
+    purge(house.keepers, Retention(15, 0, 30), TODAY + 40 * DAY)
     assert kept(house)["records"] == []
     assert house.store.client(NUMBER) is None
 
 
 def test_what_has_not_been_saved_is_not_dropped(aged: Callable[[int], House]) -> None:
     house = aged(15)
-    house.call(FOREIGN, OTHER, at=0.0)
+    house.call(FOREIGN, OTHER, at=TODAY)
     house.store.delete(FOREIGN)
-    purge(house.keepers, Retention(15, 0, 30), 40 * DAY)
+    purge(house.keepers, Retention(15, 0, 30), TODAY + 40 * DAY)
     assert house.journal.unsaved() == [FOREIGN]

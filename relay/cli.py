@@ -48,15 +48,22 @@ def start(env_file: EnvFile = Path(".env")) -> None:
 
 @app.command()
 def check(env_file: EnvFile = Path(".env")) -> None:
-    """Check the settings and the assistant's file without starting anything."""
+    """Check the settings and the files that they name without starting anything."""
     from handlehome.relay.assistant import AssistantError, load_assistant
+    from handlehome.relay.processing import ProcessingError, make_profile, with_cost
 
     settings = _settings(env_file)
     try:
         assistant = load_assistant(settings.assistant_file)
+        make_profile(settings, assistant)
+        with_cost(settings)
     except AssistantError as error:
         for line in error.lines:
             typer.echo(f"handlehome: ASSISTANT_FILE: {line}", err=True)
+        raise typer.Exit(2) from None
+    except ProcessingError as error:
+        for line in error.lines:
+            typer.echo(f"handlehome: {line}", err=True)
         raise typer.Exit(2) from None
     for line in settings.warnings:
         typer.echo(f"warning: {line}", err=True)

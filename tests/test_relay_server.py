@@ -75,7 +75,7 @@ class Daemon:
         self.hanging = asyncio.Event()
         self.release = asyncio.Event()
         app = FastAPI()
-        app.include_router(health.routes(self.desk))
+        app.include_router(health.routes(self.desk, dict))
 
         @app.get("/hang")
         async def hang() -> str:

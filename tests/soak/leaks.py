@@ -94,7 +94,7 @@ class House:
             daemon._pool.in_use,
             _open_files(),
             daemon.switchboard.active_calls,
-            daemon._archive.waiting,
+            daemon._office.health()["outbox"]["waiting"],
         )
 
     async def settled(self, before: Belongings) -> Belongings:

@@ -21,12 +21,12 @@ from handlehome.relay.processing import discard_audio, journal_calls, make_proce
 from handlehome.relay.recording import Recorder
 from handlehome.relay.saving import Archive, Interrupted
 from handlehome.store.calls import CallStore
-from handlehome.store.datadir import StoreError
 from handlehome.store.journal import Journal
 
 __all__ = ["BackOffice"]
 
 PROCESSOR_CLOSE_SECONDS = 5.0
+HOUR_SECONDS = 3600.0
 
 
 class BackOffice:
@@ -112,8 +112,10 @@ class BackOffice:
         while True:
             try:
                 gone = await asyncio.to_thread(purge, self._keepers, self._retention, time.time())
-            except (StoreError, OSError) as error:
-                logger.warning("What is old could not be removed, next attempt tomorrow: {}", error)
+            except Exception as error:  # whatever it is, what is old must be removed some day
+                logger.warning("Not all that is old could be removed, next attempt in an hour: {}", error)
+                await asyncio.sleep(HOUR_SECONDS)
+                continue
             else:
                 logger.info(
                     "Removed what is old: {} records, events of {} calls, {} audio files, {} log lines",

@@ -19,9 +19,20 @@ from typing import Any
 from handlehome.relay.audiofiles import AudioFiles
 from handlehome.relay.export import stored_calls
 from handlehome.store.calls import CallQuery, CallStore
+from handlehome.store.datadir import StoreError
 from handlehome.store.journalfile import JournalFile
 
-__all__ = ["ErasedNumber", "Keepers", "LiveCall", "Purged", "Retention", "calls_of", "erase_number", "purge"]
+__all__ = [
+    "ErasedNumber",
+    "Keepers",
+    "LiveCall",
+    "PurgeIncomplete",
+    "Purged",
+    "Retention",
+    "calls_of",
+    "erase_number",
+    "purge",
+]
 
 DAY_SECONDS = 86_400.0
 
@@ -29,6 +40,10 @@ KEEP_EVENTS_DAYS = 30
 """How long the journal keeps the events of a saved and processed call, if its record is kept for longer."""
 
 _ERASED = b'{"erased":true}'
+
+
+class PurgeIncomplete(Exception):
+    """Not all that has been kept for long enough could be removed; the message says what was in the way."""
 
 
 class LiveCall(Exception):
@@ -108,7 +123,9 @@ def erase_number(phone: str, keepers: Keepers) -> ErasedNumber:
     lines = _erase_log_lines(keepers.log_dir, lambda line: line.get("call_sid") in calls)
     events = journal.erase(calls)
     report = store.erase(phone)
-    return ErasedNumber(tuple(calls), len(report.calls), len(report.clients), events, tuple(files), lines)
+    # What named the number only for a while, and the store knows no more by it.
+    records = len(report.calls) + sum(store.delete(call_sid) for call_sid in calls)
+    return ErasedNumber(tuple(calls), records, len(report.clients), events, tuple(files), lines)
 
 
 def calls_of(phone: str, keepers: Keepers) -> dict[str, None]:
@@ -126,31 +143,48 @@ def calls_of(phone: str, keepers: Keepers) -> dict[str, None]:
 def purge(keepers: Keepers, retention: Retention, now: float) -> Purged:
     """Removes what has been kept for long enough. The store knows its own days.
 
+    What one keeper can't do now does not hold up the others.
+
     Args:
         keepers: who keeps what.
         retention: for how long.
         now: seconds since the epoch.
 
     Raises:
-        StoreError: the journal or the store can't be read or written.
-        OSError: a file can't be removed.
+        PurgeIncomplete: not all of it could be removed; the rest is.
     """
     days = retention.records
-    records = keepers.store.purge(now)
-    events = keepers.journal.prune(
-        now - min(days or KEEP_EVENTS_DAYS, KEEP_EVENTS_DAYS) * DAY_SECONDS,
-        now - days * DAY_SECONDS if days else 0.0,
-    )
+    oldest = now - days * DAY_SECONDS if days else 0.0
     recordings = min(filter(None, (days, retention.recordings)), default=0)
-    files = keepers.files.expire_spools(now - retention.audio * DAY_SECONDS)
-    if recordings:
-        files += keepers.files.expire_recordings(now - recordings * DAY_SECONDS)
-    lines = 0
-    if days:
-        oldest = datetime.fromtimestamp(now - days * DAY_SECONDS, UTC).isoformat(timespec="milliseconds")
-        lines = _erase_log_lines(
-            keepers.log_dir, lambda line: bool(line.get("call_sid")) and str(line.get("time")) < oldest
+
+    def old_events() -> int:
+        kept = min(days or KEEP_EVENTS_DAYS, KEEP_EVENTS_DAYS)
+        return keepers.journal.prune(now - kept * DAY_SECONDS, oldest)
+
+    def old_files() -> int:
+        files = keepers.files.expire_spools(now - retention.audio * DAY_SECONDS)
+        if recordings:
+            files += keepers.files.expire_recordings(now - recordings * DAY_SECONDS)
+        return files
+
+    def old_lines() -> int:
+        if not days:
+            return 0
+        since = datetime.fromtimestamp(oldest, UTC).isoformat(timespec="milliseconds")
+        return _erase_log_lines(
+            keepers.log_dir, lambda line: bool(line.get("call_sid")) and str(line.get("time")) < since
         )
+
+    problems: list[str] = []
+    counts: list[int] = []
+    for remove in (old_events, old_files, old_lines, lambda: keepers.store.purge(now)):
+        try:
+            counts.append(remove())
+        except (StoreError, OSError) as error:
+            problems.append(str(error))
+    if problems:
+        raise PurgeIncomplete("; ".join(problems))
+    events, files, lines, records = counts
     return Purged(records, events, files, lines)
 
 

@@ -2,10 +2,11 @@
 
 Theory of operation. The journal is the truth; what waits here is nothing but the names of calls whose record
 has changed, each once, with the time from which it may be carried. One thread takes them in the order of
-those times, makes the record anew from the journal, and saves it: so a call's records reach the store in
-order, a call that changes while it waits is carried once, and nothing is in memory that a crash could take.
-When the store (or the disk) does not answer, everything waits and is tried again, at growing intervals; a
-record that the store refuses is set aside with the reason, until it changes or the daemon starts again.
+those times, ended calls before live ones, and carries each (see `carrying`): so a call's records reach the
+store in order, a call that changes while it waits is carried once, and nothing is in memory that a crash
+could take. When the store (or the disk) does not answer, everything waits and is tried again, at growing
+intervals, each time with another call; a record that the store refuses is set aside with the reason, until
+its call ends or changes after that, or the daemon starts again.
 """
 
 from __future__ import annotations
@@ -17,11 +18,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from math import inf
 
+from handlehome.relay.carrying import Carried, carry
 from handlehome.relay.logs import Event, call_logger, log_event
 from handlehome.store.calls import CallStore, RecordRefused
 from handlehome.store.datadir import StoreError
 from handlehome.store.journal import Journal, JournalError
-from handlehome.store.records import CallRecord, fold
+from handlehome.store.journalfile import DamagedEvent
+from handlehome.store.records import CallRecord
 
 __all__ = ["Outbox", "OutboxHealth"]
 
@@ -39,7 +42,7 @@ class OutboxHealth:
     Attributes:
         waiting: calls whose record has changed and is not yet in the store.
         oldest_seconds: for how long the first of them has been due.
-        refused: records that the store refused since the start.
+        refused: calls whose record is set aside.
         error: what is in the way of all of them; None when nothing is.
     """
 
@@ -47,6 +50,35 @@ class OutboxHealth:
     oldest_seconds: float
     refused: int
     error: str | None
+
+
+class _Queue:
+    """Calls, each once, by the time from which they are due."""
+
+    def __init__(self) -> None:
+        self.due: dict[str, float] = {}
+        self._order: list[tuple[float, str]] = []  # a heap of the same, and of what is no longer true
+
+    def put(self, call_sid: str, due: float) -> bool:
+        """Puts a call in, or forward; tells whether that changed anything."""
+        if due >= self.due.get(call_sid, inf):
+            return False
+        self.due[call_sid] = due
+        heapq.heappush(self._order, (due, call_sid))
+        return True
+
+    def first(self) -> float:
+        """When the first call is due; infinite when there is none."""
+        while self._order and self.due.get(self._order[0][1]) != self._order[0][0]:
+            heapq.heappop(self._order)
+        return self._order[0][0] if self._order else inf
+
+    def take(self) -> str:
+        """Takes the first call out; there must be one."""
+        self.first()
+        _, call_sid = heapq.heappop(self._order)
+        del self.due[call_sid]
+        return call_sid
 
 
 class Outbox:
@@ -72,28 +104,30 @@ class Outbox:
         self._complete = complete
         self._saved = saved
         self._changed = threading.Condition()
-        self._due: dict[str, float] = {}  # times of `time.monotonic`
-        self._order: list[tuple[float, str]] = []  # a heap of the same, and of what is no longer true
+        self._ended, self._live = _Queue(), _Queue()
+        self._since: dict[str, float] = {}  # from when on each waiting call has been due
         self._carrying: str | None = None
         self._error: str | None = None
-        self._refused = 0
+        self._refused: set[str] = set()
         self._closing = False
         self._thread = threading.Thread(target=self._run, name="outbox", daemon=True)
         self._thread.start()
 
-    def touch(self, call_sid: str, delay: float = 0.0) -> None:
+    def touch(self, call_sid: str, delay: float = 0.0, *, live: bool = False) -> None:
         """Takes note that a call's record has changed; never blocks.
 
         Args:
             call_sid: the call.
             delay: seconds that it may wait, so that several changes are carried at once. A call that waits
                 already is carried at the earlier of the two times.
+            live: the call goes on, and ended ones come first.
         """
         due = time.monotonic() + delay
         with self._changed:
-            known = self._due.get(call_sid)
-            if known is None or due < known:
-                self._put(call_sid, due)
+            if live and (call_sid in self._refused or call_sid in self._ended.due):
+                return
+            if (self._live if live else self._ended).put(call_sid, due):
+                self._since[call_sid] = min(self._since.get(call_sid, inf), due)
                 self._changed.notify()
 
     @property
@@ -101,9 +135,8 @@ class Outbox:
         """How the outbox is at this moment."""
         now = time.monotonic()
         with self._changed:
-            oldest = self._order[0][0] if self._order else now
-            waiting = len(self._due) + (self._carrying is not None and self._carrying not in self._due)
-            return OutboxHealth(waiting, max(now - oldest, 0.0), self._refused, self._error)
+            oldest = min(self._since.values(), default=now)
+            return OutboxHealth(len(self._since), max(now - oldest, 0.0), len(self._refused), self._error)
 
     def close(self, timeout: float) -> int:
         """Carries what waits, for at most `timeout` seconds, and stops.
@@ -113,10 +146,11 @@ class Outbox:
         """
         deadline = time.monotonic() + timeout
         with self._changed:
-            for call_sid in list(self._due):
-                self._put(call_sid, 0.0)
+            for queue in (self._ended, self._live):
+                for call_sid in list(queue.due):
+                    queue.put(call_sid, 0.0)
             self._changed.notify_all()
-            self._changed.wait_for(lambda: not self._due and self._carrying is None, timeout)
+            self._changed.wait_for(lambda: not self._since, timeout)
             self._closing = True
             self._changed.notify_all()
         # What hangs in the store's network can't be helped: it is left behind as the daemon thread it is.
@@ -128,14 +162,21 @@ class Outbox:
     def _run(self) -> None:
         failures = 0
         while (taken := self._next()) is not None:
-            due, call_sid = taken
-            error = self._carry(call_sid)
+            queue, call_sid = taken
+            error = self._attempt(call_sid)
             with self._changed:
                 self._carrying = None
                 recovered = error is None and self._error is not None
                 self._error = error
                 if error is not None:
-                    self._put(call_sid, min(self._due.get(call_sid, inf), due))
+                    # Behind the others: should it be this call's fault, they are not held up.
+                    queue.put(call_sid, time.monotonic())
+                elif call_sid not in self._ended.due and call_sid not in self._live.due:
+                    del self._since[call_sid]
+                else:
+                    self._since[call_sid] = min(
+                        self._ended.due.get(call_sid, inf), self._live.due.get(call_sid, inf)
+                    )
                 self._changed.notify_all()
             if recovered:
                 call_logger("").info("Records are saved again")
@@ -150,61 +191,51 @@ class Outbox:
                 with self._changed:
                     self._changed.wait_for(lambda: self._closing, wait)
 
-    def _put(self, call_sid: str, due: float) -> None:
-        self._due[call_sid] = due
-        heapq.heappush(self._order, (due, call_sid))
-
-    def _next(self) -> tuple[float, str] | None:
+    def _next(self) -> tuple[_Queue, str] | None:
         """Waits for a call that is due; None: it is over."""
-        order = self._order
         with self._changed:
             while not self._closing:
-                while order and self._due.get(order[0][1]) != order[0][0]:
-                    heapq.heappop(order)  # carried, or due earlier
-                wait = order[0][0] - time.monotonic() if order else None
-                if wait is None or wait > 0:
-                    self._changed.wait(wait)
-                    continue
-                due, call_sid = heapq.heappop(order)
-                del self._due[call_sid]
-                self._carrying = call_sid
-                return due, call_sid
+                now = time.monotonic()
+                for queue in (self._ended, self._live):
+                    if queue.first() <= now:
+                        self._carrying = queue.take()
+                        return queue, self._carrying
+                wait = min(self._ended.first(), self._live.first()) - now
+                self._changed.wait(None if wait == inf else wait)
             return None
 
-    def _carry(self, call_sid: str) -> str | None:
-        """Saves one record; returns what is in the way of all."""
-        log = call_logger(call_sid)
+    def _attempt(self, call_sid: str) -> str | None:
+        """Carries one call; returns what is in the way of all."""
         try:
             if not self._journal.flush_sync(FLUSH_SECONDS):
                 raise JournalError("the journal is not written")
-            events = self._journal.events(call_sid)
-            if not events:
-                return None  # erased meanwhile
-            record = self._complete(fold(events))
-            self._store.save(record)
-            if not self._journal.events(call_sid):
-                self._store.delete(call_sid)  # erased at the same time
-                return None
-            if record.status == "ended":
-                self._saved(record)
-        except RecordRefused as error:
+            carried = carry(self._journal, self._store, call_sid, self._complete)
+        except (RecordRefused, DamagedEvent) as error:
             self._set_aside(call_sid, str(error))
         except StoreError as error:
             return str(error)
         except Exception as error:  # one record that can't be made must not hold up the others
             self._set_aside(call_sid, repr(error))
         else:
-            if record.status == "ended":
-                self._journal.append(call_sid, "call_saved", {"seq": events[-1].seq})
-                log_event(log, Event.SAVED, "The record is saved", extraction=_status(record))
+            with self._changed:
+                self._refused.discard(call_sid)
+            if carried is not None and carried.record.status == "ended":
+                self._note_saved(carried)
         return None
+
+    def _note_saved(self, carried: Carried) -> None:
+        record, seq = carried
+        log = call_logger(record.call_sid)
+        self._journal.append(record.call_sid, "call_saved", {"seq": seq})
+        status = None if record.extraction is None else record.extraction["status"]
+        log_event(log, Event.SAVED, "The record is saved", extraction=status)
+        try:
+            self._saved(record)
+        except OSError as error:
+            log.warning("What is no longer needed of this call could not be removed: {}", error)
 
     def _set_aside(self, call_sid: str, reason: str) -> None:
         with self._changed:
-            self._refused += 1
+            self._refused.add(call_sid)
         call_logger(call_sid).error("The record can't be saved and is set aside: {}", reason)
         self._journal.append(call_sid, "save_refused", {"reason": reason})
-
-
-def _status(record: CallRecord) -> str | None:
-    return None if record.extraction is None else record.extraction["status"]

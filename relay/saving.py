@@ -67,7 +67,7 @@ class Archive:
         """Takes an event of a call; never blocks."""
         self._journal.append(call_sid, kind, data, at)
         if self._live and kind != "usage":  # which nobody needs before the call's end
-            self._outbox.touch(call_sid, LIVE_SECONDS)
+            self._outbox.touch(call_sid, LIVE_SECONDS, live=True)
 
     def save(self, call_sid: str) -> None:
         """Takes an ended call over: it is saved, processed, and saved again."""

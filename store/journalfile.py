@@ -14,7 +14,7 @@ import orjson
 from handlehome.store.datadir import StoreError, connect, open_database, run_script
 from handlehome.store.records import Event
 
-__all__ = ["JournalError", "JournalFile", "open_journal"]
+__all__ = ["DamagedEvent", "JournalError", "JournalFile", "open_journal"]
 
 SCHEMA_VERSION = 2
 # AUTOINCREMENT: a sequence number is never used again, whatever has been pruned.
@@ -58,11 +58,16 @@ def _to_version_2(connection: sqlite3.Connection) -> None:
     run_script(connection, "DROP VIEW lives; DROP INDEX events_of_life;" + _LIVES)
 
 
+CHECKPOINTS = 5  # attempts to empty the write-ahead log, each of which waits for two seconds
 PRUNE_CALLS = 50  # calls per transaction, so that pruning never holds up the writer for long
 
 
 class JournalError(StoreError):
     """The journal can't be opened, read or completed; the message says what to do."""
+
+
+class DamagedEvent(JournalError):
+    """An event of one call can't be read, now or later."""
 
 
 def open_journal(path: Path) -> sqlite3.Connection:
@@ -126,6 +131,7 @@ class JournalFile:
 
         Raises:
             JournalError: they can't be read.
+            DamagedEvent: one of them is damaged.
         """
         rows = self._read(
             "SELECT call_sid, at, kind, data, seq FROM events WHERE call_sid = ? ORDER BY seq", call_sid
@@ -133,7 +139,20 @@ class JournalFile:
         try:
             return [Event(sid, at, kind, orjson.loads(data), seq) for sid, at, kind, data, seq in rows]
         except orjson.JSONDecodeError as error:
-            raise JournalError(f"{self.path}: an event of {call_sid} is damaged ({error})") from error
+            raise DamagedEvent(f"{self.path}: an event of {call_sid} is damaged ({error})") from error
+
+    def newest(self, call_sid: str) -> int:
+        """The sequence number of a call's last event that is on disk, notes about its saving apart.
+
+        Returns:
+            0 when there is none: the call is not known, or its events have been pruned; -1 when it is erased.
+        """
+        query = (
+            "SELECT max(seq), EXISTS (SELECT 1 FROM erased WHERE call_sid = ?1) FROM events "
+            "WHERE call_sid = ?1 AND kind NOT IN ('call_saved', 'save_refused')"
+        )
+        ((seq, erased),) = self._read(query, call_sid)
+        return -1 if erased else seq or 0
 
     def write(self, call_sid: str, kind: str, data: dict[str, Any]) -> int:
         """Writes one event, for programs beside the daemon; durable when it returns.
@@ -172,8 +191,11 @@ class JournalFile:
                     done = connection.execute("DELETE FROM events WHERE call_sid = ?", (call_sid,))
                     removed += done.rowcount
                     connection.execute("COMMIT")
-                # Copies of the pages stay in the write-ahead log until it is emptied.
-                connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+                # Copies stay in the write-ahead log until it is emptied, which waits for readers.
+                for _ in range(CHECKPOINTS):
+                    (busy, *_) = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+                    if not busy:
+                        break
         except sqlite3.Error as error:
             raise JournalError(f"{self.path}: can't be erased from ({error})") from error
         return removed

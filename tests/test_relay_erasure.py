@@ -10,9 +10,17 @@ import orjson
 import pytest
 
 from handlehome.relay.audiofiles import AudioFiles
-from handlehome.relay.erasure import Keepers, LiveCall, Purged, Retention, erase_number, purge
+from handlehome.relay.erasure import (
+    Keepers,
+    LiveCall,
+    Purged,
+    PurgeIncomplete,
+    Retention,
+    erase_number,
+    purge,
+)
 from handlehome.relay.logs import RotatingFile
-from handlehome.store.calls import CallStore
+from handlehome.store.calls import CallStore, CallStoreUnavailable
 from handlehome.store.journal import Journal
 from handlehome.store.mongo import MongoCallStore
 from handlehome.store.records import fold
@@ -192,11 +200,18 @@ def aged(tmp_path: Path, open_store: OpenStore) -> Iterator[Callable[[int], Hous
         house.close()
 
 
+def _in_store(house: House, call_sid: str) -> bool:
+    try:
+        return house.store.get(call_sid) is not None
+    except CallStoreUnavailable:
+        return False
+
+
 def kept(house: House) -> dict[str, list[str]]:
     """What is still there of the two calls."""
     names = {FIRST: "first", SECOND: "second"}
     return {
-        "records": [name for sid, name in names.items() if house.store.get(sid)],
+        "records": [name for sid, name in names.items() if _in_store(house, sid)],
         "events": [name for sid, name in names.items() if house.journal.events(sid)],
         "recordings": [name for sid, name in names.items() if house.files.recording_path(sid).exists()],
         "audio": [name for sid, name in names.items() if house.files.spool_path(sid).exists()],
@@ -235,3 +250,26 @@ def test_what_has_not_been_saved_is_not_dropped(aged: Callable[[int], House]) ->
     house.store.delete(FOREIGN)
     purge(house.keepers, Retention(15, 0, 30), TODAY + 40 * DAY)
     assert house.journal.unsaved() == [FOREIGN]
+
+
+def test_a_number_that_was_named_only_for_a_while_is_erased_with_its_call(house: House) -> None:
+    """A later extraction has replaced it; the first one is still in the journal."""
+    house.call(FIRST, OTHER)
+    for phone in (NUMBER, OTHER):
+        data = {"customer": {"phone": phone}}
+        house.journal.append(FIRST, "extracted", {"data": data, "extraction": {"status": "complete"}})
+    assert house.journal.flush_sync(5)
+    house.store.save(fold(house.journal.events(FIRST)))
+    report = erase_number(NUMBER, house.keepers)
+    assert (report.calls, report.records) == ((FIRST,), 1)
+    assert house.store.get(FIRST) is None
+
+
+def test_a_store_that_is_away_does_not_keep_the_rest_from_being_removed(tmp_path: Path) -> None:
+    store = MongoCallStore("mongodb://127.0.0.1:9/handlehome?serverSelectionTimeoutMS=50")
+    house = House(tmp_path, store)
+    house.call(FIRST, NUMBER, ended=False, at=TODAY)
+    with pytest.raises(PurgeIncomplete):
+        purge(house.keepers, Retention(0, 10, 7), TODAY + 11 * DAY)
+    assert kept(house)["recordings"] == kept(house)["audio"] == []
+    house.close()

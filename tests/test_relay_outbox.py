@@ -148,6 +148,76 @@ async def test_a_store_that_fails_is_tried_again_until_it_works(post: Post) -> N
     assert post.outbox.health.error is None
 
 
+async def test_one_calls_trouble_that_looks_like_the_stores_does_not_hold_up_the_others(post: Post) -> None:
+    def failing(record: CallRecord) -> Exception | None:
+        return CallStoreUnavailable("a unique index") if record.call_sid == OTHER else None
+
+    post.store.failing = failing
+    for sid in (OTHER, CALL):
+        play(post.journal, sid)
+        post.outbox.touch(sid)
+    await post.carried(but=1)
+    assert [sid for sid, *_ in post.store.saves] == [CALL]
+    assert post.journal.unsaved() == [OTHER]
+
+
+async def test_ended_calls_come_before_live_ones(post: Post) -> None:
+    post.store.open.clear()
+    live = [f"CA{number:032d}" for number in range(5)]
+    for sid in live:
+        play(post.journal, sid, ended=False)
+        post.outbox.touch(sid, live=True)
+    await post.attempted(1)
+    play(post.journal)
+    post.outbox.touch(CALL)
+    post.outbox.touch(CALL, live=True)  # it is on its way already
+    post.store.open.set()
+    await post.carried()
+    assert [sid for sid, *_ in post.store.saves] == [live[0], CALL, *live[1:]]
+
+
+async def test_a_refused_call_is_set_aside_once_while_it_lives(post: Post) -> None:
+    post.store.failing = lambda record: RecordRefused("too large")
+    play(post.journal, ended=False)
+    for _ in range(3):
+        post.outbox.touch(CALL, live=True)
+        await post.carried()
+    assert post.outbox.health.refused == 1
+    assert sum(event.kind == "save_refused" for event in post.journal.events(CALL)) == 1
+    post.store.failing = lambda record: None
+    post.outbox.touch(CALL)
+    await post.carried()
+    assert post.outbox.health.refused == 0
+
+
+async def test_a_damaged_event_concerns_its_call_only(tmp_path: Path, post: Post) -> None:
+    for sid in (OTHER, CALL):
+        play(post.journal, sid)
+    await post.journal.flush()
+    with contextlib.closing(sqlite3.connect(tmp_path / "journal.sqlite3")) as writer, writer:
+        writer.execute("UPDATE events SET data = '{' WHERE kind = 'turn' AND call_sid = ?", (OTHER,))
+    for sid in (OTHER, CALL):
+        post.outbox.touch(sid)
+    await post.carried()
+    assert [sid for sid, *_ in post.store.saves] == [CALL]
+    assert post.outbox.health.refused == 1
+
+
+async def test_what_can_not_be_removed_afterwards_does_not_make_a_record_unsaved(
+    tmp_path: Path, post: Post
+) -> None:
+    def saved(_record: CallRecord) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    outbox = Outbox(post.journal, post.store, saved=saved)
+    play(post.journal)
+    outbox.touch(CALL)
+    assert await asyncio.to_thread(outbox.close, PATIENCE) == 0
+    await post.journal.flush()
+    assert post.journal.unsaved() == []
+    assert outbox.health.refused == 0
+
+
 async def test_a_refused_record_is_set_aside_and_the_others_go_on(post: Post) -> None:
     refused = lambda record: RecordRefused("too large") if record.call_sid == OTHER else None  # noqa: E731
     post.store.failing = refused

@@ -347,11 +347,9 @@ class OpenAIMessageHandler:
         self._item_spoken(event["item_id"])
 
     def _item_spoken(self, item_id: str) -> None:
-        response_id = self._speaking.pop(item_id, None)
-        if self._transcoder is not None and response_id is not None:
-            payload, size = self._transcoder.finish(item_id)
-            if size:
-                self._listener.assistant_audio(response_id, item_id, payload, size)
+        self._speaking.pop(item_id, None)
+        if self._transcoder is not None:
+            self._transcoder.forget(item_id)
         self._listener.assistant_audio_done(item_id)
 
     def _speech_started(self, event: dict[str, Any]) -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from handlehome.codecs.g711 import ulaw_decode, ulaw_encode
 from handlehome.codecs.payload import decode, encode
@@ -19,7 +18,6 @@ LINE_RATE: Final = 8000
 MODEL_RATE: Final = 24_000
 """The only rate of `audio/pcm` in the Realtime API."""
 
-_RATIO: Final = MODEL_RATE // LINE_RATE
 _SAMPLE: Final = np.dtype("<i2")
 """`audio/pcm` is little-endian."""
 
@@ -50,42 +48,29 @@ class PcmTranscoder:
         codes = voice.hear(decode(payload))
         return encode(codes), len(codes)
 
-    def finish(self, item_id: str) -> tuple[bytes, int]:
-        """The rest of an item of which nothing more comes: what the filter still holds."""
-        voice = self._voices.pop(item_id, None)
-        codes = voice.finish() if voice is not None else b""
-        return encode(codes), len(codes)
+    def forget(self, item_id: str) -> None:
+        """Nothing more comes of an item. What the filter holds of it, 1.75 ms, is not worth a late frame."""
+        self._voices.pop(item_id, None)
 
 
 class _Voice:
-    """One item's way down."""
+    """One item's way down; never longer than what the model sent, which is as far as it may be truncated."""
 
-    __slots__ = ("_ahead", "_down", "_half", "_left")
+    __slots__ = ("_ahead", "_down", "_half")
 
     def __init__(self) -> None:
         self._down = Resampler(MODEL_RATE, LINE_RATE)
         self._ahead = round(self._down.delay * LINE_RATE)  # of the filter's delay, which is left out
         self._half = b""  # a delta may end within a sample
-        self._left = 0  # samples of the model's that nothing has been returned for
 
     def hear(self, audio: bytes) -> bytes:
         if self._half:
             audio = self._half + audio
         whole = len(audio) & ~1
         self._half = audio[whole:]
-        samples = np.frombuffer(audio, _SAMPLE, whole // 2).astype(np.int16, copy=False)
-        self._left += len(samples)
-        return self._encode(self._down.process(samples))
-
-    def finish(self) -> bytes:
-        return self._encode(self._down.flush())
-
-    def _encode(self, samples: NDArray[np.int16]) -> bytes:
+        samples = self._down.process(np.frombuffer(audio, _SAMPLE, whole // 2).astype(np.int16, copy=False))
         if self._ahead:
             skipped = min(self._ahead, len(samples))
             self._ahead -= skipped
             samples = samples[skipped:]
-        # Never longer than the model's audio: it refuses a truncation behind its end.
-        samples = samples[: self._left // _RATIO]
-        self._left -= len(samples) * _RATIO
         return ulaw_encode(samples)

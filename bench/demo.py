@@ -1,9 +1,10 @@
 """The demonstration: one call through a real daemon, shown live and judged. What `handlehome demo` does.
 
     the caller's recordings -> simulated phone line -> daemon (own process) -> simulated OpenAI, and back
+    transcript -> simulated OpenAI -> customer's data -> store
 
-The simulators run in this process. The conversation is shown as the daemon has it in its journal; what the
-simulators know to be true is compared with it afterwards.
+The simulators run in this process. The conversation is shown as the daemon has it in its journal, the
+customer's data as they are in its store; what the simulators know to be true is compared with both.
 """
 
 from __future__ import annotations
@@ -22,27 +23,33 @@ from pathlib import Path
 import uvloop
 
 from handlehome.bench import demo_latency as latency
-from handlehome.bench import demo_script, wav
+from handlehome.bench import demo_record, demo_recording, demo_script
 from handlehome.bench.demo_checks import Evidence, check_call
 from handlehome.bench.demo_daemon import DaemonError, DemoDaemon, JournalReader, make_folder, running_daemon
 from handlehome.bench.demo_screen import Screen
 from handlehome.bench.demo_script import Line
-from handlehome.bench.demo_story import Story
+from handlehome.bench.demo_story import Aftermath, Story
 from handlehome.bench.mouth import CallOverError
 from handlehome.bench.phone import PhoneCall
 from handlehome.bench.playback import SILENCE
 from handlehome.bench.realtime.handle import SimSession
 from handlehome.bench.realtime.script import Script
 from handlehome.bench.realtime.server import RealtimeSimulator
+from handlehome.bench.rest import recordings
+from handlehome.bench.rest.server import RestSimulator
 from handlehome.bench.twilio import WebhookError
 from handlehome.bench.twiml import TwimlError
-from handlehome.store.calls import CallStoreError, SqliteCallStore
-from handlehome.store.records import CallRecord
+from handlehome.codecs import wav
 
 INTERRUPTIONS = 25
 """Interruptions of a second, short call: the one of the conversation alone has no percentiles."""
 
-SAVE_SECONDS = 10.0
+AFTER_SECONDS = 20.0
+"""By then the data of a call that has ended are in the store."""
+
+REST_SECONDS = (0.3, 0.6)
+"""How long the simulated REST API takes; the real one takes longer."""
+
 REFRESH_SECONDS = 0.1
 FRAME_BYTES = 160
 START_DELAY_SECONDS = 0.15
@@ -104,17 +111,23 @@ async def run_demo(
     def script(number: int) -> Script:
         return demo_script.model_script(lines) if number == 0 else demo_script.talkative_script()
 
-    async with RealtimeSimulator(script, api_key=api_key) as simulator:
-        screen.done("Simulated OpenAI", simulator.url)
+    rest = RestSimulator(api_key=api_key, answer=recordings.extract, delay_s=REST_SECONDS)
+    async with RealtimeSimulator(script, api_key=api_key) as simulator, rest:
+        screen.done("Simulated OpenAI", f"{simulator.url}  and, for after the call, {rest.url}")
         screen.working("Starting the daemon …")
         try:
             async with running_daemon(
-                folder, model_url=simulator.url, api_key=api_key, auth_token=auth_token
+                folder, model_url=simulator.url, rest_url=rest.url, api_key=api_key, auth_token=auth_token
             ) as daemon:
                 screen.done(
                     "Daemon", f"{daemon.url}  process {daemon.pid}, up in {daemon.start_seconds:.1f} s"
                 )
-                call = PhoneCall(daemon.url, auth_token=auth_token, start_delay=START_DELAY_SECONDS)
+                call = PhoneCall(
+                    daemon.url,
+                    auth_token=auth_token,
+                    from_=demo_script.CALLER_NUMBER,
+                    start_delay=START_DELAY_SECONDS,
+                )
                 async with call:
                     evidence.trouble = await _converse(call, daemon, screen, lines)
                 delays: list[float] = []
@@ -125,14 +138,16 @@ async def run_demo(
                     )
                     async with second:
                         delays = await _interrupt(second, simulator, interruptions)
+                    if delays:
+                        await _settled(daemon, second.call_sid)
                 screen.working("Stopping the daemon …")
         except DaemonError as error:
             _not_started(screen, folder, error)
             return False
         session = next(iter(simulator.sessions), None)
     screen.working("")
-    evidence.record = _stored(daemon, call.call_sid)
     _collect(evidence, call, session, daemon)
+    evidence.rest_requests = [(request.path, request.status) for request in rest.requests]
     _write_wavs(folder, call, evidence)
     _show_record(screen, evidence)
     _show_latency(screen, evidence, call, session, delays)
@@ -154,14 +169,14 @@ async def run_demo(
 
 async def _converse(call: PhoneCall, daemon: DemoDaemon, screen: Screen, lines: Sequence[Line]) -> str:
     """Makes the call and shows it; returns what broke it off, empty if nothing did."""
-    story = Story(screen)
+    story = Story(screen, call.call_sid)
     reader = JournalReader(daemon.data / "journal.sqlite3")
     # The collector's pauses would be measured as the daemon's.
     gc.collect()
     gc.freeze()
 
     async def watch() -> None:
-        while not story.saved and daemon.process.returncode is None:
+        while not story.over and daemon.process.returncode is None:
             story.tell(reader.new())
             screen.status(*_status(call))
             await asyncio.sleep(REFRESH_SECONDS)
@@ -171,6 +186,12 @@ async def _converse(call: PhoneCall, daemon: DemoDaemon, screen: Screen, lines: 
     try:
         screen.done("Simulated phone line", f"{call.call_sid} dials")
         screen.headline(f"The call, about {demo_script.seconds(lines):.0f} s")
+        if numbers := [str(number) for number, line in enumerate(lines, 1) if line.untranscribed]:
+            screen.say(
+                f"On purpose, the live transcription of turn {', '.join(numbers)} fails: "
+                "its words are had after the call, from the audio that the daemon has kept.",
+                "dim",
+            )
         try:
             await call.dial()
             await demo_script.converse(call, lines)
@@ -178,8 +199,8 @@ async def _converse(call: PhoneCall, daemon: DemoDaemon, screen: Screen, lines: 
             trouble = str(error) or type(error).__name__
             with contextlib.suppress(*CALL_TROUBLES):
                 await call.hang_up()
-        with contextlib.suppress(TimeoutError):  # The missing record is noticed as such.
-            await asyncio.wait_for(watching, SAVE_SECONDS)
+        with contextlib.suppress(TimeoutError):  # The missing data are noticed as such.
+            await asyncio.wait_for(watching, AFTER_SECONDS)
     finally:
         watching.cancel()
         reader.close()
@@ -218,19 +239,22 @@ async def _interrupt(call: PhoneCall, simulator: RealtimeSimulator, count: int) 
     return delays
 
 
+async def _settled(daemon: DemoDaemon, call_sid: str) -> None:
+    """Waits, bounded, for the record of a call that is not shown, so that the end cuts nothing off."""
+    aftermath, deadline = Aftermath(call_sid), time.monotonic() + AFTER_SECONDS
+    with contextlib.closing(JournalReader(daemon.data / "journal.sqlite3")) as reader:
+        while not aftermath.over and daemon.process.returncode is None and time.monotonic() < deadline:
+            aftermath.take(reader.new())
+            await asyncio.sleep(REFRESH_SECONDS)
+
+
 # What became of it
 
 
-def _stored(daemon: DemoDaemon, call_sid: str) -> CallRecord | None:
-    try:
-        store = SqliteCallStore(daemon.data / "calls.sqlite3")
-    except CallStoreError:
-        return None
-    with contextlib.closing(store):
-        return store.get(call_sid)
-
-
 def _collect(evidence: Evidence, call: PhoneCall, session: SimSession | None, daemon: DemoDaemon) -> None:
+    evidence.record = demo_record.stored(daemon.data, call.call_sid)
+    evidence.events = demo_record.journaled(daemon.data, call.call_sid)
+    evidence.kept_audio = demo_record.kept_audio(daemon.data)
     evidence.exit_status = daemon.exit_status
     evidence.line_problems = [f"{error.code} {error.reason}" for error in call.errors]
     evidence.line_problems += [f"{violation.code} {violation.reason}" for violation in call.violations]
@@ -252,9 +276,15 @@ def _collect(evidence: Evidence, call: PhoneCall, session: SimSession | None, da
 
 def _write_wavs(folder: Path, call: PhoneCall, evidence: Evidence) -> None:
     spoken, heard = call.spoken(), call.heard()
-    wav.write_call_wav(folder / "call.wav", spoken, heard)
-    (folder / "caller.wav").write_bytes(wav.ulaw_wav(evidence.understood))
-    (folder / "assistant.wav").write_bytes(wav.ulaw_wav(heard))
+    (folder / "call.wav").write_bytes(wav.write(spoken, heard))
+    (folder / "caller.wav").write_bytes(wav.write(evidence.understood))
+    (folder / "assistant.wav").write_bytes(wav.write(heard))
+    if evidence.record is None or evidence.record.recording is None:
+        return
+    with contextlib.suppress(OSError, wav.WavError):  # The missing recording is noticed as such.
+        recording = (folder / "data" / "recordings" / evidence.record.recording).read_bytes()
+        (folder / "recording.wav").write_bytes(recording)
+        evidence.recording = demo_recording.compare(recording, spoken, heard)
 
 
 # Showing it
@@ -266,6 +296,8 @@ def _show_record(screen: Screen, evidence: Evidence) -> None:
         screen.say("There is none.", "bold red")
         return
     screen.record(evidence.record)
+    screen.headline("The customer's data in it")
+    screen.data(demo_record.rows(evidence.record))
     turn = evidence.interrupted
     item = evidence.item(turn.id) if turn else None
     if turn is None or item is None:
@@ -336,7 +368,8 @@ def _show_folder(screen: Screen, folder: Path) -> None:
         [
             ("Data", f"{here / 'data'}  (journal.sqlite3, calls.sqlite3)"),
             ("Logs", f"{here / 'logs' / 'combined.log'}  (console: {here / 'console.log'})"),
-            ("Both sides", f"{here / 'call.wav'}  (left the caller, right the assistant)"),
+            ("Both sides", f"{here / 'call.wav'}  (left the caller, right the assistant, as at the line)"),
+            ("Recording", f"{here / 'recording.wav'}  (the same, as the daemon recorded it)"),
             ("Caller", f"{here / 'caller.wav'}  (as the model heard it)"),
             ("Assistant", f"{here / 'assistant.wav'}  (as the caller heard it)"),
         ]

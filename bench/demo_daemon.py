@@ -154,7 +154,7 @@ def make_folder(working_directory: Path) -> Path:
 
 @asynccontextmanager
 async def running_daemon(
-    folder: Path, *, model_url: str, api_key: str, auth_token: str
+    folder: Path, *, model_url: str, rest_url: str, api_key: str, auth_token: str
 ) -> AsyncIterator[DemoDaemon]:
     """Starts a daemon and stops it at the end.
 
@@ -162,8 +162,9 @@ async def running_daemon(
 
     Args:
         folder: For everything that it writes; exists.
-        model_url: The simulated model's.
-        api_key: Which that expects.
+        model_url: The simulated speech model's.
+        rest_url: The simulated REST API's.
+        api_key: Which both expect.
         auth_token: With which the simulated phone signs.
 
     Raises:
@@ -178,8 +179,10 @@ async def running_daemon(
         "DATA_DIR": str(folder / "data"),
         "LOG_DIR": str(folder / "logs"),
         "OPENAI_REALTIME_URL": model_url,
+        "OPENAI_BASE_URL": rest_url,
         "OPENAI_API_KEY": api_key,
         "TWILIO_AUTH_TOKEN": auth_token,
+        "RECORD_CALLS": "true",
         # Whoever stops the demonstration does not want to wait.
         "DRAIN_SECONDS": "1",
     }
@@ -226,7 +229,7 @@ class JournalReader:
             return []
         if rows:
             self._seen = rows[-1][0]
-        return [Event(call_sid, at, kind, orjson.loads(data)) for _, call_sid, at, kind, data in rows]
+        return [Event(call_sid, at, kind, orjson.loads(data), seq) for seq, call_sid, at, kind, data in rows]
 
     def close(self) -> None:
         if self._connection is not None:

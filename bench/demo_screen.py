@@ -11,12 +11,14 @@ from typing import Self, TextIO
 
 from rich.console import Console, JustifyMethod
 from rich.live import Live
+from rich.panel import Panel
 from rich.rule import Rule
 from rich.table import Table
 from rich.text import Text
 
 from handlehome.bench.demo_checks import Check
 from handlehome.bench.demo_latency import percentile
+from handlehome.bench.demo_record import Row
 from handlehome.store.records import CallRecord, TurnRecord
 
 PLAIN_WIDTH = 110
@@ -129,7 +131,8 @@ class Screen:
         body.add_column(ratio=1)
         body.add_column(justify="right", no_wrap=True)
         answered = "" if turn.response_ms is None else f"⏱ {turn.response_ms:.0f} ms"
-        body.add_row(Text(label, style), Text(turn.text or "…"), Text(answered, "green"))
+        words = Text(turn.text) if turn.text else Text("… (no words yet; the audio is kept)", "yellow")
+        body.add_row(Text(label, style), words, Text(answered, "green"))
         self._row(_TIME, _clock(turn.start_ms), body)
 
     def interruption(self, turn: TurnRecord) -> None:
@@ -137,6 +140,12 @@ class Screen:
         last = " ".join((turn.heard_text or "").split()[-3:])
         text = f"✋ The caller cuts in: {turn.heard_ms or 0:.0f} ms were heard, up to “… {last}”"
         self._row(_TIME, _clock(turn.end_ms), Text(text, "bold yellow"))
+
+    def transcribed(self, at_ms: float, turn: TurnRecord) -> None:
+        """A turn has got its words after the call."""
+        at = f"{(turn.start_ms or 0) / 1000:.1f} s"
+        text = f"📝 Transcribed from the kept audio, the turn at {at}: “{turn.text}”"
+        self._row(_TIME, _clock(at_ms), Text(text, "bold yellow"))
 
     # Results
 
@@ -152,12 +161,13 @@ class Screen:
             ]
         )
         self.say()
-        table = _table(("start", "right"), ("end", "right"), ("role", "left"))
+        table = _table(("turn", "right"), ("start", "right"), ("end", "right"), ("role", "left"))
         table.add_column("text", ratio=1)
         for heading in ("heard", "response"):
             table.add_column(heading, justify="right", no_wrap=True)
-        for turn in record.turns:
+        for number, turn in enumerate(record.turns, 1):
             table.add_row(
+                Text(str(number), "dim"),
                 _clock(turn.start_ms),
                 _clock(turn.end_ms),
                 Text(turn.role, _WHO[turn.role][1]),
@@ -176,6 +186,19 @@ class Screen:
         # Brackets where there are no colours.
         rest = rest if self.console.is_terminal else f"[not heard: {rest}]"
         return Text.assemble(heard, (" ✋ ", "bold yellow"), (rest, "dim strike"))
+
+    def data(self, rows: Sequence[Row]) -> None:
+        """The customer's data, part by part; "–" where there is nothing."""
+        table = _table(("", "left"), ("", "left"))
+        table.add_column("", ratio=1)
+        table.add_column("said in", justify="right", no_wrap=True)
+        part = ""
+        for row in rows:
+            value = Text(row.value) if row.value else Text("–", "dim")
+            heading = Text("" if row.part == part else row.part, "bold")
+            table.add_row(heading, Text(row.name, "dim"), value, Text(row.said_in, "cyan"))
+            part = row.part
+        self.console.print(Panel(table, border_style="green", padding=(0, 1)))
 
     def comparison(self, rows: Sequence[tuple[str, str, str]]) -> None:
         """Who takes how much of the interrupted answer for heard: who, how long, which words."""

@@ -1,8 +1,8 @@
-"""What is said in the demonstration call: by the simulated model, by the caller, and when he cuts in."""
+"""What is said in the demonstration call: by the simulated model, by the caller, and when she cuts in."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from handlehome.bench import speech
@@ -12,10 +12,23 @@ from handlehome.bench.realtime.script import Answer, Script
 from handlehome.bench.speech import Recording
 
 PAUSE_SECONDS = 0.2
-"""What the caller leaves between the assistant's last word and his first."""
+"""What the caller leaves between the assistant's last word and her first."""
 
 ANSWER_SECONDS = 20.0
 """An answer that has not been heard by then does not come."""
+
+CALLER_NUMBER = "+33465710042"
+"""Not the one that is said in the call. A number for fiction (ARCEP, decision 2018-0881)."""
+
+CUSTOMER: Mapping[str, Mapping[str, str]] = {
+    "caller-leak": {"first_name": "Claire", "last_name": "Martin"},
+    "caller-address": {"phone": "+33612345678", "street": "12 rue des Lilas", "city": "Lyon"},
+    "caller-heating": {"first_name": "Paul", "last_name": "Durand"},
+}
+"""By recording: what a person who listens to it knows of the customer. What an extraction should come to."""
+
+APPOINTMENTS: Mapping[str, str] = {"assistant-appointment": "15:00"}
+"""By recording: the time of an appointment on the day of the call."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,11 +37,13 @@ class Line:
 
     Attributes:
         recording: What is said, and by whom.
-        cut_after: Seconds of an assistant's line that the caller lets pass before he says his next one.
+        cut_after: Seconds of an assistant's line that the caller lets pass before she says her next one.
+        untranscribed: The model's live transcription of a caller's line fails.
     """
 
     recording: Recording
     cut_after: float | None = None
+    untranscribed: bool = False
 
     @property
     def role(self) -> speech.Role:
@@ -40,7 +55,10 @@ class Line:
 
 
 def conversation() -> tuple[Line, ...]:
-    """The demonstration: a greeting, an exchange with an interruption, a second exchange, a goodbye."""
+    """The demonstration: a greeting, an exchange with an interruption, a second exchange, a goodbye.
+
+    The live transcription of the one turn fails that says where the customer lives.
+    """
     cuts = {"assistant-advice": 1.7}
     said = (
         "assistant-greeting",
@@ -53,7 +71,26 @@ def conversation() -> tuple[Line, ...]:
         "caller-confirm",
         "assistant-goodbye",
     )
-    return tuple(Line(speech.load(recording_id), cuts.get(recording_id)) for recording_id in said)
+    return tuple(
+        Line(speech.load(recording_id), cuts.get(recording_id), recording_id == "caller-address")
+        for recording_id in said
+    )
+
+
+def customer(lines: Sequence[Line]) -> dict[str, tuple[str, int]]:
+    """What is said of the customer: by field its value, and the number of the turn (from 1) that tells it."""
+    return {
+        name: (value, number)
+        for number, line in enumerate(lines, 1)
+        for name, value in CUSTOMER.get(line.recording.id, {}).items()
+    }
+
+
+def appointment(lines: Sequence[Line]) -> str | None:
+    """The time of the appointment, which is on the day of the call; None: none is made."""
+    return next(
+        (APPOINTMENTS[line.recording.id] for line in lines if line.recording.id in APPOINTMENTS), None
+    )
 
 
 def seconds(lines: Sequence[Line]) -> float:
@@ -80,11 +117,13 @@ def model_script(lines: Sequence[Line]) -> Script:
         for line in lines
         if line.role == "assistant"
     ]
+    callers = [line for line in lines if line.role == "caller"]
     return Script(
         greeting=answers[0],
         answers=answers[1:],
-        caller_texts=[line.text for line in lines if line.role == "caller"],
+        caller_texts=[line.text for line in callers],
         transcription_ms=(50, 150),
+        transcription_faults={"failed": {at for at, line in enumerate(callers) if line.untranscribed}},
     )
 
 

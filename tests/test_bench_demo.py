@@ -3,6 +3,7 @@
 import asyncio
 import io
 import os
+import random
 import re
 import signal
 import sys
@@ -10,23 +11,22 @@ from pathlib import Path
 
 import pytest
 
-from handlehome.bench import demo, wav
+from handlehome.bench import demo, speech
 from handlehome.bench.demo_screen import Screen
 from handlehome.bench.demo_script import Line
 from handlehome.bench.speech import Recording, Role
-
-TONE = bytes([0x20] * 8 + [0xA0] * 8)
-"""A loud square wave of 500 Hz, 2 ms of it."""
+from handlehome.codecs import wav
 
 
 def line(role: Role, text: str, seconds: float, cut_after: float | None = None) -> Line:
-    ulaw = TONE * round(seconds * 500)
+    """Loud noise, dull as speech is: no moment of it is like another."""
+    ulaw = b"".join(bytes([code]) * 16 for code in random.Random(text).randbytes(round(seconds * 500)))
     return Line(Recording(text, role, text, ulaw), cut_after)
 
 
 CONVERSATION = (
     line("assistant", "Bonjour.", 0.5),
-    line("caller", "Une question.", 0.5),
+    Line(speech.load("caller-heating"), untranscribed=True),
     line("assistant", " ".join(f"mot{number}" for number in range(30)), 3.0, cut_after=0.6),
     line("caller", "Attendez !", 0.5),
     line("assistant", "Au revoir.", 0.5),
@@ -40,15 +40,19 @@ async def test_a_call_goes_through(tmp_path: Path) -> None:
     assert passed, shown
     for part in ("Simulated OpenAI", "The call", "cuts in", "The stored record", "Added latency", "Checks"):
         assert part in shown
-    positions = [shown.index(one.text[:8]) for one in CONVERSATION]
+    positions = [shown.index(one.text[:8]) for one in CONVERSATION if not one.untranscribed]
+    positions += [shown.index("Transcribed from the kept audio"), shown.index("The customer's data in it")]
     assert positions == sorted(positions)
+    assert re.search(r"last name +Durand +turn 2", shown)
+    assert re.search(r"phone +\+33465710042 +\(the number that called\)", shown)
+    assert re.search(r"✔ transcribed after it +turn 2, “Bonjour, ici Paul Durand", shown)
     uplink, downlink, barge_in = re.findall(r"^(?:Uplink|Downlink|Barge-in) .*? (\d+) .*ms$", shown, re.M)
     assert int(uplink) > 100
     assert int(downlink) > 5
     assert int(barge_in) == 4
-    for name in ("call.wav", "caller.wav", "assistant.wav", "console.log", "data", "logs"):
+    for name in ("call.wav", "recording.wav", "caller.wav", "assistant.wav", "console.log", "data", "logs"):
         assert (tmp_path / name).exists()
-    heard = wav.read_ulaw((tmp_path / "assistant.wav").read_bytes())
+    heard = wav.read_line((tmp_path / "assistant.wav").read_bytes())
     assert CONVERSATION[0].recording.ulaw in heard
 
 

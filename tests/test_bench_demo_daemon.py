@@ -10,7 +10,12 @@ import pytest
 from handlehome.bench.demo_daemon import DaemonError, JournalReader, make_folder, running_daemon
 from handlehome.store.journal import Journal
 
-NOWHERE = "ws://127.0.0.1:9/v1/realtime"
+ACCESS = {
+    "model_url": "ws://127.0.0.1:9/v1/realtime",
+    "rest_url": "http://127.0.0.1:9/v1",
+    "api_key": "sk-x",
+    "auth_token": "x" * 32,
+}
 
 
 @pytest.fixture
@@ -26,7 +31,7 @@ async def test_it_starts_stops_and_is_not_disturbed_by_the_users_settings(
     monkeypatch.setenv("PORT", "no number")
     monkeypatch.setenv("MONGO_URI", "mongodb://somewhere")
     (tmp_path / ".env").write_text("DATA_DIR=/nowhere\nOPENAI_API_KEY=another key\n")
-    async with running_daemon(tmp_path, model_url=NOWHERE, api_key="sk-x", auth_token="x" * 32) as daemon:
+    async with running_daemon(tmp_path, **ACCESS) as daemon:
         assert daemon.url.startswith("http://127.0.0.1:")
         assert daemon.start_seconds > 0
         assert daemon.exit_status is None
@@ -40,7 +45,7 @@ async def test_it_starts_stops_and_is_not_disturbed_by_the_users_settings(
 async def test_one_that_does_not_start_says_why(tmp_path: Path) -> None:
     (tmp_path / "data").write_text("in the way")
     with pytest.raises(DaemonError, match="exit status 2") as caught:
-        async with running_daemon(tmp_path, model_url=NOWHERE, api_key="sk-x", auth_token="x" * 32):
+        async with running_daemon(tmp_path, **ACCESS):
             raise AssertionError("it started")
     assert any("DATA_DIR" in line for line in caught.value.console)
 
@@ -66,10 +71,12 @@ def test_the_reader_follows_the_journal(tmp_path: Path, journal: Journal) -> Non
         journal.append("CA1", "call_started", {"from": "+33612345678"})
         journal.append("CA1", "call_ended", {"reason": "x"})
         journal.flush_sync(5)
-        assert [(event.kind, event.data) for event in reader.new()] == [
+        events = reader.new()
+        assert [(event.kind, event.data) for event in events] == [
             ("call_started", {"from": "+33612345678"}),
             ("call_ended", {"reason": "x"}),
         ]
+        assert [event.seq for event in events] == [event.seq for event in journal.events("CA1")]
         journal.append("CA1", "call_saved", {})
         journal.flush_sync(5)
         assert [event.kind for event in reader.new()] == ["call_saved"]

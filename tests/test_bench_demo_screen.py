@@ -5,6 +5,7 @@ import io
 import pytest
 
 from handlehome.bench.demo_checks import Check
+from handlehome.bench.demo_record import Row
 from handlehome.bench.demo_screen import Screen
 from handlehome.store.records import CallRecord, LegRecord, TurnRecord
 
@@ -53,7 +54,7 @@ def test_elsewhere_there_is_no_control_sequence() -> None:
     lines = plain(out)
     assert lines[0] == "… Starting"
     assert "status ended, caller_hung_up, 2.0 s" in lines
-    assert "1.1 s 1.5 s assistant Voici ✋ [not heard: la réponse.] 400 ms 600 ms" in lines
+    assert "2 1.1 s 1.5 s assistant Voici ✋ [not heard: la réponse.] 400 ms 600 ms" in lines
 
 
 def test_a_terminal_shows_a_live_line_and_is_left_as_it_was(terminal: Terminal) -> None:
@@ -78,6 +79,34 @@ def test_a_dumb_terminal_gets_plain_lines(terminal: Terminal, monkeypatch: pytes
         screen.status(12.3, True, 0.8)
         screen.working("Waiting")
     assert terminal.getvalue() == "… Waiting\n"
+
+
+def test_a_turn_without_words_says_so_and_gets_them_later() -> None:
+    out = io.StringIO()
+    screen = Screen(out)
+    screen.turn(TurnRecord("i1", "caller", None, 1600, 2000))
+    screen.transcribed(9000, TurnRecord("i1", "caller", "Bonjour.", 1600, 2000))
+    assert plain(out) == [
+        "1.6 s 👤 Caller … (no words yet; the audio is kept)",
+        "9.0 s 📝 Transcribed from the kept audio, the turn at 1.6 s: “Bonjour.”",
+    ]
+
+
+def test_data_stand_in_parts_and_what_is_missing_is_seen() -> None:
+    out = io.StringIO()
+    Screen(out).data(
+        [
+            Row("Customer", "name", "Claire", "turn 2"),
+            Row("Customer", "email", ""),
+            Row("Call", "summary", "x"),
+        ]
+    )
+    assert [line.strip(" │") for line in plain(out)[1:-1]] == [
+        "said in",
+        "Customer name Claire turn 2",
+        "email –",
+        "Call summary x",
+    ]
 
 
 def test_an_encoding_without_the_characters_is_no_crash() -> None:

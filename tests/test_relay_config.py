@@ -70,7 +70,11 @@ def test_defaults() -> None:
         ("AUDIO_FORMAT", "opus", "'opus' is not valid; expected pcmu or pcm24k"),
         ("RECORD_CALLS", "perhaps", "'perhaps' is not valid; expected true or false"),
         ("MONGO_URI", "http://h/db", "is no MongoDB URI (Invalid URI scheme"),
-        ("MONGO_URI", "mongodb://u:geheim@x:y@z", "is no MongoDB URI; expected a URI like mongodb://localhost"),
+        (
+            "MONGO_URI",
+            "mongodb://u:geheim@x:y@z",
+            "is no MongoDB URI; expected a URI like mongodb://localhost",
+        ),
         ("MONGO_URI", "mongodb://h:99999/", "is no MongoDB URI"),
         ("RETENTION_DAYS", "-1", "expected a whole number of days from 0 to 36500"),
         ("RECORDING_RETENTION_DAYS", "x", "expected a whole number of days from 0 to 36500"),

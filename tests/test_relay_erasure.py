@@ -20,6 +20,7 @@ from handlehome.relay.erasure import (
     purge,
 )
 from handlehome.relay.logs import RotatingFile
+from handlehome.store import mongo
 from handlehome.store.calls import CallStore, CallStoreUnavailable
 from handlehome.store.journal import Journal
 from handlehome.store.mongo import MongoCallStore
@@ -265,8 +266,11 @@ def test_a_number_that_was_named_only_for_a_while_is_erased_with_its_call(house:
     assert house.store.get(FIRST) is None
 
 
-def test_a_store_that_is_away_does_not_keep_the_rest_from_being_removed(tmp_path: Path) -> None:
-    store = MongoCallStore("mongodb://127.0.0.1:9/handlehome?serverSelectionTimeoutMS=50")
+def test_a_store_that_is_away_does_not_keep_the_rest_from_being_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mongo, "SELECTION_MS", 50)
+    store = MongoCallStore("mongodb://127.0.0.1:9/handlehome")
     house = House(tmp_path, store)
     house.call(FIRST, NUMBER, ended=False, at=TODAY)
     with pytest.raises(PurgeIncomplete):

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from handlehome.codecs import g711, wav
 
-TOLERANCE_MS = 50.0
+TOLERANCE_MS = 40.0
 """How far anything in a recording may be from where it belongs: usually it is a few ms, but a daemon that
 does not get a core in time learns late when the line began to play."""
 
@@ -23,7 +23,7 @@ LIKENESS = 0.9
 """Correlation from which on it is the same audio."""
 
 _PER_MS = wav.SAMPLE_RATE // 1000
-_EDGE = 20 * _PER_MS
+_EDGE = round(TOLERANCE_MS) * _PER_MS
 _WINDOW = 50 * _PER_MS
 _SEARCH = 100 * _PER_MS
 _AUDIBLE = 512

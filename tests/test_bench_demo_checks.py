@@ -241,7 +241,7 @@ FAULTS: dict[str, tuple[Callable[[Evidence], object], set[str]]] = {
         {"recording"},
     ),
     "assistant shifted": (
-        lambda e: sides(e, Side(2.0, 1.0, 0.0, 0.0), Side(3.0, 1.0, 50.1, 0.0)),
+        lambda e: sides(e, Side(2.0, 1.0, 0.0, 0.0), Side(3.0, 1.0, 40.1, 0.0)),
         {"recording"},
     ),
     "more than was heard": (

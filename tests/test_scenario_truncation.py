@@ -18,12 +18,14 @@ class Setting:
         template: how the model speaks.
         delay_ms: of the line, each way.
         limit_ms: what the 95 % quantile of the error must not exceed.
+        audio_format: between the daemon and the model.
     """
 
     name: str
     template: Answer
     delay_ms: tuple[float, float]
     limit_ms: float
+    audio_format: str = "pcmu"
 
 
 SETTINGS = (
@@ -35,6 +37,7 @@ SETTINGS = (
         45,
     ),
     Setting("line 50-300 ms", Answer(), (50, 300), 140),
+    Setting("line 10-80 ms, 24 kHz", Answer(), (10, 80), 45, "pcm24k"),
 )
 
 
@@ -62,7 +65,12 @@ async def test_six_hundred_interruptions(
 ) -> None:
     """Twenty calls of thirty interruptions each."""
     outcome = await campaign(
-        tmp_path, template=setting.template, delay_ms=setting.delay_ms, calls=20, each=30
+        tmp_path,
+        template=setting.template,
+        delay_ms=setting.delay_ms,
+        calls=20,
+        each=30,
+        settings={"AUDIO_FORMAT": setting.audio_format},
     )
     with capsys.disabled():
         print(

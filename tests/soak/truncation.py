@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import math
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -46,6 +46,10 @@ class Outcome:
         return ranked[min(len(ranked) - 1, math.ceil(q * len(ranked)) - 1)]
 
 
+RUN_BYTES = 40
+"""5 ms: less of an answer at a stretch is none of it."""
+
+
 def _answers(rng: random.Random, template: Answer) -> Iterator[Answer]:
     """Answers whose audio tells which one it is: each is made of a byte of its own."""
     while True:
@@ -62,15 +66,16 @@ def _answers(rng: random.Random, template: Answer) -> Iterator[Answer]:
 
 
 def _played_of(call: PhoneCall, tag: int, until: float) -> tuple[int, int]:
-    """Bytes of an answer that were audible until a moment, and after it."""
+    """Bytes of an answer that were audible until a moment, and after it.
+
+    Where the audio is resampled, another answer's edges ring, and single samples of it may be this one's byte.
+    """
     before = after = 0
     for segment in call.leg.playback.segments():
-        count = segment.ulaw.count(tag)
-        if count:
-            if segment.at < until:
-                before += count
-            else:
-                after += count
+        if segment.at < until:
+            before += segment.ulaw.count(tag)
+        else:
+            after += segment.ulaw.count(bytes([tag]) * RUN_BYTES) * RUN_BYTES
     return before, after
 
 
@@ -89,7 +94,14 @@ async def _interrupt(session: SimSession, rng: random.Random, count: int) -> lis
 
 
 async def campaign(
-    folder: Path, *, template: Answer, delay_ms: tuple[float, float], calls: int, each: int, seed: int = 1
+    folder: Path,
+    *,
+    template: Answer,
+    delay_ms: tuple[float, float],
+    calls: int,
+    each: int,
+    seed: int = 1,
+    settings: Mapping[str, str] | None = None,
 ) -> Outcome:
     """Runs `calls` calls at once with `each` interruptions and compares."""
     outcome = Outcome()
@@ -101,7 +113,7 @@ async def campaign(
 
     async with (
         RealtimeSimulator(script, api_key=KEY, seed=seed) as model,
-        running_daemon(folder, model.url) as daemon,
+        running_daemon(folder, model.url, settings) as daemon,
     ):
         phones = [
             PhoneCall(daemon.url, auth_token=TOKEN, delay=LineDelay(delay_ms, delay_ms), seed=seed + n)

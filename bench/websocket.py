@@ -152,8 +152,9 @@ class StreamSocket(asyncio.Protocol):
         if not self._opened or self._transport.is_closing():
             return
         # Linger 0: the kernel sends RST instead of FIN.
-        tcp: socket.socket = self._transport.get_extra_info("socket")
-        tcp.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)
+        tcp: socket.socket | None = self._transport.get_extra_info("socket")
+        if tcp is not None:  # None: it is gone already
+            tcp.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)
         self._transport.abort()
 
     def go_silent(self) -> None:

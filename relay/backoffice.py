@@ -73,10 +73,17 @@ class BackOffice:
         Returns:
             The calls in whose midst it died.
         """
+        await asyncio.to_thread(self._discard_strays)
         self._processor.start()
         interrupted = await self._archive.recover()
         self._daily = asyncio.get_running_loop().create_task(self._every_day())
         return interrupted
+
+    def _discard_strays(self) -> None:
+        """Removes callers' audio of calls that the journal doesn't know: nobody would ask for it, or erase it."""
+        for path in self._keepers.files.spool.glob("*.wav"):
+            if self._journal.newest(path.stem) <= 0:
+                path.unlink(missing_ok=True)
 
     def health(self) -> dict[str, Any]:
         """What waits and what is in the way, in numbers; nothing about callers."""

@@ -47,6 +47,10 @@ from handlehome.store.journal import Journal, JournalHealth
 GC_THRESHOLDS = (50_000, 20, 100)
 """Frames make no garbage in circles; what calls leave behind is collected in larger portions."""
 
+SWITCH_SECONDS = 0.0005
+"""How long another thread may keep the GIL while the loop waits for it. Python's own 5 ms is a quarter of a
+frame, and where several threads work, the loop waits for one after the other."""
+
 POOL_BYTES = 64 << 20
 """All audio that waits, of all calls."""
 
@@ -203,6 +207,7 @@ class Daemon:
         gc.collect()
         gc.freeze()
         gc.set_threshold(*GC_THRESHOLDS)
+        sys.setswitchinterval(SWITCH_SECONDS)
         settings = self._settings
         log_event(
             logger,

@@ -120,6 +120,22 @@ async def test_what_is_old_is_removed_at_the_start(tmp_path: Path) -> None:
         await office.close()
 
 
+async def test_audio_of_calls_that_the_journal_does_not_know_is_removed(tmp_path: Path) -> None:
+    """A kill in a call's first moments leaves such a file."""
+    known, unknown = CALL, "CA" + "2" * 32
+    files = AudioFiles(tmp_path)
+    files.spool.mkdir()
+    async with opened(tmp_path) as (office, journal, _):
+        office.write(known, "call_started", {"from": "+33612345678"})
+        await journal.flush()
+        for call_sid in (known, unknown):
+            files.spool_path(call_sid).write_bytes(b"RIFF")
+        await office.start()
+        assert files.spool_path(known).exists()
+        assert not files.spool_path(unknown).exists()
+        await office.close()
+
+
 async def test_a_wrong_schema_starts_nothing(tmp_path: Path) -> None:
     schema = tmp_path / "schema.json"
     schema.write_text("[]")

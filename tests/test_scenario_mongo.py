@@ -10,7 +10,7 @@ from handlehome.bench.realtime.script import Script
 from handlehome.bench.rest import recordings
 from handlehome.bench.rest.server import RestSimulator
 from handlehome.store.mongo import MongoCallStore
-from tests.after_call import ADDRESS, GREETING, LEAK, call, until
+from tests.after_call import ADDRESS, BRIEF_ADDRESS, BRIEF_LEAK, GREETING, LEAK, call, until
 from tests.harness import KEY, RunningDaemon, running_stage
 from tests.mongod import Mongod
 
@@ -74,7 +74,7 @@ async def test_calls_go_on_and_nothing_is_lost_while_the_server_is_away(
     mongod.stop()
     try:
         async with running_stage(tmp_path, {"MONGO_URI": mongo_uri}) as stage:
-            first = await call(stage, ADDRESS)
+            first = await call(stage, BRIEF_ADDRESS)
             await stage.daemon.journal_until(first.call_sid, "extracted", within=30)
             await waiting(stage.daemon, 1)
             assert (await stage.daemon.get("/readyz")).status_code == 200
@@ -82,7 +82,7 @@ async def test_calls_go_on_and_nothing_is_lost_while_the_server_is_away(
             await until(lambda: store.get(first.call_sid), lambda record: record.status == "ended", 45)
             await waiting(stage.daemon, 0)
             await asyncio.to_thread(mongod.kill)
-            later = await asyncio.gather(*(call(stage, LEAK) for _ in range(3)))
+            later = await asyncio.gather(*(call(stage, BRIEF_LEAK) for _ in range(3)))
             await asyncio.to_thread(mongod.start)
             for phone in later:
                 record = await until(

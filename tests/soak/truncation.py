@@ -68,7 +68,7 @@ def _answers(rng: random.Random, template: Answer) -> Iterator[Answer]:
 def _played_of(call: PhoneCall, tag: int, until: float) -> tuple[int, int]:
     """Bytes of an answer that were audible until a moment, and after it.
 
-    Where the audio is resampled, another answer's edges ring, and single samples of it may be this one's byte.
+    Where the audio is resampled, another answer's edges ring, and single samples of it may be this one's.
     """
     before = after = 0
     for segment in call.leg.playback.segments():

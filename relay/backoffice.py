@@ -80,7 +80,7 @@ class BackOffice:
         return interrupted
 
     def _discard_strays(self) -> None:
-        """Removes callers' audio of calls that the journal doesn't know: nobody would ask for it, or erase it."""
+        """Removes audio of calls that the journal doesn't know: nobody would ask for it, or erase it."""
         for path in self._keepers.files.spool.glob("*.wav"):
             if self._journal.newest(path.stem) <= 0:
                 path.unlink(missing_ok=True)

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import date
-from functools import partial
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from handlehome.extract.processor import Outcome
 from handlehome.relay.assistant import AssistantError, load_assistant
 from handlehome.relay.config import Settings
 from handlehome.relay.export import stored_calls
 from handlehome.relay.keeping import open_keepers
 from handlehome.relay.processing import ProcessingError, make_processor, make_profile, with_cost
 from handlehome.relay.records_commands import FAILED, OK, WRONG, calls_of_days, complain, stderr
-from handlehome.relay.reprocess import Outcome, StoredCalls, reprocess
+from handlehome.relay.reprocess import StoredCalls, reprocess
 from handlehome.store.datadir import StoreError
 
 __all__ = ["run_reprocess"]
@@ -35,26 +35,27 @@ def run_reprocess(settings: Settings, call_sids: Sequence[str], since: date | No
                 found = stored_calls(keepers.store, calls_of_days(settings, since, None))
                 call_sids = [call.record.call_sid for call in found if call.record.ended_at is not None]
             calls = StoredCalls(keepers.journal, keepers.store, keepers.files, complete)
-            with _progress() as progress:
-                task = progress.add_task("Extracting", total=len(set(call_sids)))
-
-                def told(outcome: Outcome) -> None:
-                    progress.advance(task)
-                    error = f": {outcome.error}" if outcome.error else ""
-                    progress.console.print(f"{outcome.call_sid}  {outcome.status}{error}", markup=False)
-
-                outcomes = reprocess(
-                    call_sids,
-                    calls,
-                    profile,
-                    partial(make_processor, settings, assistant, profile),
-                    told=told,
-                )
+            processor = make_processor(settings, assistant, profile, calls.calls(profile))
+            try:
+                done = failed = 0
+                with _progress() as progress:
+                    task = progress.add_task("Extracting", total=len(set(call_sids)))
+                    for outcome in reprocess(call_sids, processor, workers=settings.extraction_workers):
+                        progress.advance(task)
+                        progress.console.print(_line(outcome), markup=False)
+                        done += 1
+                        failed += not outcome.ok
+            finally:
+                processor.close()
     except (StoreError, OSError) as error:
         return complain(FAILED, str(error))
-    left = [outcome for outcome in outcomes if not outcome.ok]
-    stderr.print(f"{len(outcomes) - len(left)} of {len(outcomes)} calls extracted")
-    return FAILED if left else OK
+    stderr.print(f"{done - failed} of {done} calls extracted")
+    return FAILED if failed else OK
+
+
+def _line(outcome: Outcome) -> str:
+    failure = "" if outcome.ok else f" (still {outcome.status or 'unknown'})"
+    return f"{outcome.call_sid}  {outcome.error or outcome.status}{failure}"
 
 
 def _progress() -> Progress:

@@ -2,20 +2,20 @@
 
 import asyncio
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from handlehome.bench.rest import faults
-from handlehome.bench.rest.request import RESPONSES
+from handlehome.bench.rest.request import RESPONSES, RestRequest
 from handlehome.bench.rest.server import RestSimulator
+from handlehome.extract.processor import Outcome
 from handlehome.relay.assistant import load_assistant
 from handlehome.relay.audiofiles import AudioFiles
 from handlehome.relay.config import Settings
 from handlehome.relay.processing import make_processor, make_profile, with_cost
-from handlehome.relay.reprocess import Outcome, StoredCalls, reprocess
+from handlehome.relay.reprocess import StoredCalls, reprocess
 from handlehome.store.journal import Journal
 from handlehome.store.journalfile import JournalFile
 from handlehome.store.records import fold
@@ -55,14 +55,16 @@ class House:
         self.journal.prune(4e9, 4e9)
         assert not self.journal.events(SECOND)
 
-    async def run(self, rest: RestSimulator, *call_sids: str) -> list[tuple[str, str]]:
-        settings = Settings(openai_api_key="sk-test", openai_base_url=rest.url)  # type: ignore[arg-type]  # read as from the environment
+    async def run(self, rest: RestSimulator, *call_sids: str) -> list[tuple[str, str | None]]:
+        settings = Settings.model_validate({"openai_api_key": "sk-test", "openai_base_url": rest.url})
         assistant = load_assistant()
         profile = make_profile(settings, assistant)
-        make = partial(make_processor, settings, assistant, profile)
-        outcomes = await asyncio.to_thread(
-            reprocess, call_sids, self.calls, profile, make, told=self.told.append
-        )
+        processor = make_processor(settings, assistant, profile, self.calls.calls(profile))
+        try:
+            outcomes = await asyncio.to_thread(lambda: list(reprocess(call_sids, processor, workers=2)))
+        finally:
+            processor.close()
+        self.told += outcomes
         return [(outcome.call_sid, outcome.status) for outcome in outcomes]
 
     def data(self, call_sid: str) -> dict[str, Any]:
@@ -109,19 +111,47 @@ async def test_what_was_extracted_before_is_replaced(house: House) -> None:
 
 async def test_an_unknown_call_does_not_hold_up_the_others(house: House) -> None:
     async with RestSimulator(answer=lambda request: ANSWER) as rest:
-        assert await house.run(rest, UNKNOWN, FIRST) == [(UNKNOWN, "unknown"), (FIRST, "complete")]
+        assert await house.run(rest, UNKNOWN, FIRST) == [(UNKNOWN, None), (FIRST, "complete")]
     assert [outcome.ok for outcome in house.told] == [False, True]
 
 
-async def test_a_failure_is_told_and_not_waited_for(house: House) -> None:
-    async with RestSimulator(faults=faults.always(faults.SERVER_ERROR, path=RESPONSES)) as rest:
-        ((_, status),) = await house.run(rest, FIRST)
-    assert status == "retrying"
-    assert not house.told[0].ok
-    assert house.told[0].error
+async def test_a_failure_leaves_what_was_there_and_is_told(house: House) -> None:
+    async with RestSimulator(answer=lambda request: ANSWER) as rest:
+        await house.run(rest, FIRST, SECOND)
+        before = [house.store.get(call_sid) for call_sid in (FIRST, SECOND)]
+        rest.faults = faults.always(faults.SERVER_ERROR, path=RESPONSES)
+        assert await house.run(rest, FIRST, SECOND) == [(FIRST, "complete"), (SECOND, "complete")]
+    assert [house.store.get(call_sid) for call_sid in (FIRST, SECOND)] == before
+    assert [outcome.ok for outcome in house.told] == [True, True, False, False]
+    assert all(outcome.error for outcome in house.told[2:])
 
 
 async def test_a_wrong_key_is_told_for_every_call_also_the_second_time(house: House) -> None:
     async with RestSimulator(api_key="sk-other") as rest:
         for _ in range(2):
-            assert {status for _, status in await house.run(rest, FIRST, SECOND)} == {"stopped"}
+            assert {status for _, status in await house.run(rest, FIRST, SECOND)} == {"waiting"}
+    assert not any(outcome.ok for outcome in house.told)
+    assert all(outcome.error for outcome in house.told)
+
+
+async def test_a_call_that_is_erased_meanwhile_stays_erased(house: House) -> None:
+    def erase(request: RestRequest) -> dict[str, Any]:
+        JournalFile(house.journal.path).erase([FIRST, SECOND])
+        for call_sid in (FIRST, SECOND):
+            house.store.delete(call_sid)
+        return ANSWER
+
+    async with RestSimulator(answer=erase) as rest:
+        await house.run(rest, FIRST, SECOND)
+    for call_sid in (FIRST, SECOND):
+        assert house.store.get(call_sid) is None
+        assert house.journal.events(call_sid) == []
+
+
+async def test_the_callers_audio_goes_when_nothing_more_is_done_with_it(house: House) -> None:
+    spool = house.calls.files.spool_path(FIRST)
+    spool.parent.mkdir()
+    spool.write_bytes(b"RIFF")
+    async with RestSimulator(answer=lambda request: ANSWER) as rest:
+        await house.run(rest, FIRST)
+    assert not spool.exists()

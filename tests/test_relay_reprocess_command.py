@@ -27,7 +27,8 @@ def test_reprocessing_without_a_key_goes_by_rules(folder: Path) -> None:
 def test_an_unreachable_server_is_told_with_its_call(folder: Path) -> None:
     done = handlehome(folder, "reprocess", FIRST, OPENAI_API_KEY=KEY)
     assert done.returncode == 1
-    assert f"{FIRST}  retrying: extraction: " in done.stderr
+    assert f"{FIRST}  extraction: " in done.stderr
+    assert "(still waiting)" in done.stderr
     assert "0 of 1 calls extracted" in done.stderr
     assert KEY not in done.stderr
 

@@ -17,12 +17,20 @@ Two facts come with a frame: its number, which gives the order, and its timestam
 * **Gaps.** Lost audio is concealed for `CONCEAL_MS` by the last frame, repeated and fading, and is silence
   from there on. A gap between consecutive numbers is silence from the start: the line sent nothing (but one
   shorter than 20 ms is no pause of the line's, and is concealed).
-* **Jumps.** A timestamp more than `MAX_GAP_MS` ahead, or so far behind that its whole frame lies in the past,
-  is a clock that was set: the audio goes on without a break, and the timeline is anchored anew (`resyncs`). A
-  number far from its predecessor's (RFC 3550 A.1's bounds) is a counter that was set (`restarts`): what waits
-  is returned, and the timestamps alone place the frame. RFC 3550 wants two such frames in a row before it
-  believes them, because on UDP anyone may send; here they come from one peer on one connection, and a stray
-  one costs no audio.
+* **Wall time.** A stamp alone fills no gap; time must have passed. What passed between arrivals and didn't
+  come as audio is kept as spare, so that after a stall a gap somewhere in the burst is filled, too; frames
+  that come faster than they last use it up (but never below zero: such frames were delayed before, as all
+  were that came first). What a gap needs beyond the spare time comes out of an allowance, `ALLOWANCE_MS` for
+  the whole stream: the audio returned is never longer than the time that passed and that, but for what frames
+  themselves brought sooner. Spare time is for what arrives soon: above the same limit it expires, as fast as
+  the line goes on.
+* **Jumps.** A timestamp that leads the wall clock by more than `ALLOWANCE_MS`, is more than `MAX_GAP_MS`
+  ahead, or so far behind that its whole frame lies in the past, is a clock that was set: the audio goes on
+  without a break, nothing is filled, and the timeline is anchored anew (`resyncs`). A number far from its
+  predecessor's (RFC 3550 A.1's bounds) is a counter that was set (`restarts`): what waits is returned, and
+  the timestamps alone place the frame. RFC 3550 wants two such frames in a row before it believes them,
+  because on UDP anyone may send; here they come from one peer on one connection, and a stray one costs no
+  audio.
 
 Whether a timestamp stands for its frame's beginning or its end isn't documented. It makes a difference only
 where frames change their size; there the reading that fits better is taken, and the next frame of the first
@@ -39,7 +47,7 @@ import numpy as np
 
 from handlehome.codecs.g711 import ULAW_SILENCE, ulaw_decode, ulaw_encode
 
-__all__ = ["CONCEAL_MS", "MAX_GAP_MS", "MAX_WINDOW", "TOLERANCE_MS", "JitterBuffer"]
+__all__ = ["ALLOWANCE_MS", "CONCEAL_MS", "MAX_GAP_MS", "MAX_WINDOW", "TOLERANCE_MS", "JitterBuffer"]
 
 TOLERANCE_MS: Final = 8
 """Less than the shortest frame in use (10 ms), so that a lost one is noticed; more than stamps jitter."""
@@ -50,12 +58,22 @@ CONCEAL_MS: Final = 60
 MAX_GAP_MS: Final = 10_000
 """The longest gap that is filled; a longer one is a clock that was set."""
 
+ALLOWANCE_MS: Final = 400
+"""How far a gap may lead the wall clock, and how much is filled in a stream that no wall time stands for.
+
+A gap leads when all frames before it were slower on their way than the one behind it: by a retransmission of
+TCP's, which takes 200 ms on Linux (TCP_RTO_MIN) and is doubled when it is lost, too. It must be less than the
+500 ms of silence that end a turn for the model's voice-activity detection unless told otherwise.
+"""
+
 MAX_WINDOW: Final = 50
 """A second of 20 ms frames: a caller who waits longer has given up."""
 
 _RATE: Final = 8  # samples per ms
+_RATE_SECONDS: Final = 8000.0
 _PIECE: Final = 160  # samples: gaps are filled in frames of 20 ms
 _TOLERANCE: Final = TOLERANCE_MS * _RATE
+_ALLOWANCE: Final = ALLOWANCE_MS * _RATE
 _MAX_GAP: Final = MAX_GAP_MS * _RATE
 _MAX_GAP_SECONDS: Final = MAX_GAP_MS / 1000
 
@@ -90,7 +108,8 @@ class JitterBuffer:
         filled_ms: Duration of the gaps filled, concealed or silent.
         concealed_ms: Duration of those parts of it that repeat a frame.
         trimmed_ms: Duration of what was cut from frames that began in the past.
-        resyncs: How often the timestamps jumped; each time `origin_ms` and `position_ms` did, too.
+        resyncs: How often the timestamps jumped (or a gap was filled in part, with the allowance used up);
+            each time `origin_ms` and `position_ms` did, too.
         restarts: How often the numbers jumped.
 
     Raises:
@@ -98,6 +117,8 @@ class JitterBuffer:
     """
 
     __slots__ = (
+        "_allowance",
+        "_arrived",
         "_given_up",
         "_in_step",
         "_lap",
@@ -106,6 +127,7 @@ class JitterBuffer:
         "_origin",
         "_position",
         "_size",
+        "_spare",
         "_started",
         "_transit",
         "_waiting",
@@ -149,6 +171,9 @@ class JitterBuffer:
         self._waiting: list[tuple[int, int, bytes]] = []  # number, timestamp, frame; in order
         self._given_up: deque[int] = deque(maxlen=_MAX_MISORDER)
         self._transit = math.inf  # arrival minus timestamp of the frame before, seconds
+        self._arrived = math.inf  # when the frame before came, seconds
+        self._spare = 0.0  # wall time that passed and didn't come as audio, samples
+        self._allowance = _ALLOWANCE  # samples that may still be filled without
 
     @property
     def position_ms(self) -> float:
@@ -175,7 +200,7 @@ class JitterBuffer:
         """Takes a frame as it arrives. Once per frame.
 
         Args:
-            now: When it arrived, seconds on any steady clock; for `jitter` only.
+            now: When it arrived, seconds on any steady clock; for `jitter`, and for what a gap may last.
             sequence: Its number in the stream; may wrap around at 2**16 or 2**32.
             timestamp_ms: Its place in the stream.
             frame: Mu-law at 8 kHz, of any length; normally 20 ms, 160 bytes.
@@ -185,6 +210,13 @@ class JitterBuffer:
             something is missing. No piece is empty, and none is longer than its frame or than 20 ms.
         """
         self.received += 1
+        passed = now - self._arrived
+        if passed > 0.0:
+            self._arrived = now
+        else:
+            passed = 0.0
+            if self.received == 1:
+                self._arrived = now
         transit = now - timestamp_ms * 0.001
         difference = transit - self._transit
         self._transit = transit
@@ -198,18 +230,25 @@ class JitterBuffer:
             and frame
             and -_TOLERANCE <= timestamp_ms * _RATE - self._position <= _TOLERANCE
         ):
+            size = len(frame)
+            spare = self._spare
+            time = passed * _RATE_SECONDS
+            if spare > _ALLOWANCE:
+                spare -= min(time, size)  # it expires
+            spare += time - size
+            self._spare = spare if spare > 0.0 else 0.0
             self._next += 1
-            self._position += len(frame)
+            self._position += size
             self._last = frame
             return [frame]
-        return self._put_odd(sequence, timestamp_ms, frame)
+        return self._put_odd(passed, sequence, timestamp_ms, frame)
 
     def flush(self) -> list[bytes]:
         """Gives up what is missing and returns what waits, gaps filled: the stream is at its end."""
         return self._release(0)
 
-    def _put_odd(self, sequence: int, timestamp_ms: int, frame: bytes) -> list[bytes]:
-        """Takes any frame."""
+    def _put_odd(self, passed: float, sequence: int, timestamp_ms: int, frame: bytes) -> list[bytes]:
+        """Takes any frame, so many seconds after the last one."""
         ahead = _ahead(sequence, self._next - self._lap)
         ready: list[bytes] = []
         if not self._started and not self._waiting and not 0 < ahead <= self._window:
@@ -218,6 +257,7 @@ class JitterBuffer:
             ready = self._release(0)
             self.restarts += 1
             ahead = 0
+        self._spare += passed * _RATE_SECONDS  # only now: this frame's own time fills no gap before it
         number = self._next + ahead
         if ahead < 0:
             self._drop_old(number)
@@ -233,6 +273,7 @@ class JitterBuffer:
             return ready
         else:
             self.reordered += 1
+        self._spare = max(0.0, self._spare - len(frame))
         waiting.insert(index, (number, timestamp_ms, frame))
         return ready + self._release(self._window)
 
@@ -283,18 +324,41 @@ class JitterBuffer:
             self._size = len(frame)
         error = min(self._errors(timestamp_ms, len(frame)), key=abs)
         past = 0
-        if error > _MAX_GAP or error <= -max(len(frame), _TOLERANCE + 1):
-            self.resyncs += 1
-            self._origin += error
-            self._position += error
+        if error <= -max(len(frame), _TOLERANCE + 1):
+            self._jump(error)
         elif error > _TOLERANCE:
-            self._fill(error, lost or error < _PIECE, ready)
+            gap = self._backed(error)
+            if gap < error:
+                self._jump(error - gap)
+            if gap:
+                self._fill(gap, lost or error < _PIECE, ready)
         elif error < -_TOLERANCE:
             past = -error
             self.trimmed_ms += past / _RATE
         self._position += len(frame) - past
         self._last = frame
         ready.append(frame[past:])
+
+    def _jump(self, by: int) -> None:
+        """Anchors the timeline anew."""
+        self.resyncs += 1
+        self._origin += by
+        self._position += by
+
+    def _backed(self, gap: int) -> int:
+        """How much of a gap is filled: as a rule all, or nothing of one that leads too far; takes the time.
+
+        When the allowance is used up, a gap is filled as far as wall time goes: a pause of seconds isn't
+        dropped because it is a millisecond too long.
+        """
+        spare = math.floor(self._spare)
+        self._spare = max(0.0, self._spare - gap)  # a jump explains time that passed, too
+        lead = max(0, gap - spare)
+        if gap > _MAX_GAP or lead > _ALLOWANCE:
+            return 0
+        unbacked = min(lead, self._allowance)
+        self._allowance -= unbacked
+        return gap - lead + unbacked
 
     def _fill(self, gap: int, conceal: bool, ready: list[bytes]) -> None:
         """Appends `gap` samples: the last frame fading, if `conceal`, and silence behind."""

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from handlehome.codecs.g711 import ulaw_decode, ulaw_encode
 from handlehome.codecs.jitterbuffer import (
+    ALLOWANCE_MS,
     CONCEAL_MS,
     MAX_GAP_MS,
     MAX_WINDOW,
@@ -549,6 +550,201 @@ def test_jitter_does_not_count_a_clock_that_was_set() -> None:
     assert buffer.jitter == pytest.approx(0.0, abs=1e-9)
 
 
+# ---- wall time ------------------------------------------------------------------------------------
+
+
+def put_at(buffer: JitterBuffer, now: float, packet: Packet) -> float:
+    """Puts a frame in, and tells how many ms of audio came out."""
+    return len(b"".join(buffer.put(now, *packet))) / 8
+
+
+def arrivals(
+    buffer: JitterBuffer, packets: Iterable[Packet], began: float = 0.0, every: float = 0.02
+) -> float:
+    """Puts frames in that arrive at a steady pace, and tells how many ms of audio came out."""
+    return sum(put_at(buffer, began + n * every, packet) for n, packet in enumerate(packets))
+
+
+@pytest.mark.parametrize("step_ms", [420, 1000, 2000, 5000, 9980, MAX_GAP_MS])
+def test_a_step_ahead_with_no_wall_time_passed_is_a_resynchronisation(step_ms: int) -> None:
+    buffer = JitterBuffer()
+    packets = [*stream(50), *stream(50, first=51, start_ms=1020 + step_ms)]
+    assert arrivals(buffer, packets) == 2000
+    assert counters(buffer) == {"resyncs": 1}
+    assert buffer.position_ms == packets[-1][1] + 20
+
+
+@pytest.mark.parametrize("step_ms", [20, 420, 1000, 2000, 5000, 9980, MAX_GAP_MS])
+def test_a_step_ahead_with_its_wall_time_passed_is_filled(step_ms: int) -> None:
+    buffer = JitterBuffer()
+    before, after = stream(50), stream(50, first=51, start_ms=1020 + step_ms)
+    assert arrivals(buffer, before) == 1000
+    assert arrivals(buffer, after, 1 + step_ms / 1000) == 1000 + step_ms
+    assert counters(buffer) == {"filled_ms": step_ms}
+
+
+@pytest.mark.parametrize(("lead_ms", "filled"), [(ALLOWANCE_MS, True), (ALLOWANCE_MS + 1, False)])
+@pytest.mark.parametrize("gap_ms", [500, 3000])
+def test_a_gap_may_lead_the_wall_clock_by_the_allowance(gap_ms: int, lead_ms: int, filled: bool) -> None:
+    """As when all frames before it were held up by a retransmission, and the one behind it isn't."""
+    buffer = JitterBuffer()
+    arrivals(buffer, stream(50))
+    after = (51, 1020 + gap_ms, b"\x01" * 160)
+    came = put_at(buffer, 1 + (gap_ms - lead_ms) / 1000, after)
+    assert came == 20 + (gap_ms if filled else 0)
+    assert buffer.resyncs == (not filled)
+
+
+@pytest.mark.parametrize("missing", [5, 50, 400])
+def test_lost_frames_take_their_wall_time(missing: int) -> None:
+    buffer = JitterBuffer()
+    packets = stream(1000)
+    lossy = packets[:100] + packets[100 + missing :]
+    assert sum(put_at(buffer, packet[1] / 1000, packet) for packet in lossy) == 20_000
+    assert (buffer.lost, buffer.filled_ms, buffer.resyncs) == (missing, 20 * missing, 0)
+
+
+@pytest.mark.parametrize("jitter", [0.0, 0.1])
+def test_one_frame_in_four_lost_for_ten_minutes_is_filled_throughout(jitter: float) -> None:
+    """Gaps use up no more allowance than frames ever come early."""
+    rng = random.Random(2)
+    buffer = JitterBuffer()
+    came = now = 0.0
+    for number in range(1, 30_002):
+        now = max(now, 0.02 * number + rng.uniform(0, jitter))
+        if number % 4 != 2:
+            came += put_at(buffer, now, (number, 20 * number, b"\x42" * 160))
+    came += len(b"".join(buffer.flush())) / 8
+    assert came == 600_020
+    assert buffer.resyncs == 0
+
+
+@pytest.mark.parametrize("stray_ms", [200, 400, 900, 5000, 9000])
+def test_stray_timestamps_again_and_again_add_the_allowance_at_most(stray_ms: int) -> None:
+    buffer = JitterBuffer()
+    packets = [(n, at + (stray_ms if n % 40 == 0 else 0), frame) for n, at, frame in stream(400)]
+    came = arrivals(buffer, packets)
+    assert 8000 <= came <= 8000 + ALLOWANCE_MS
+    if stray_ms > ALLOWANCE_MS:
+        assert came == 8000
+
+
+@pytest.mark.parametrize("stall", [0.3, 3.0, 30.0])
+def test_a_burst_behind_a_stall_is_handed_on_as_it_is(stall: float) -> None:
+    buffer = JitterBuffer()
+    count = round(stall * 50)
+    packets = stream(100 + count)
+    came = arrivals(buffer, packets[:50])
+    came += arrivals(buffer, packets[50 : 50 + count], 1 + stall, 0.0)
+    came += arrivals(buffer, packets[50 + count :], 1 + stall)
+    assert came == len(packets) * 20
+    assert counters(buffer) == {}
+
+
+@pytest.mark.parametrize("place", [0, 1, 50, 99])
+@pytest.mark.parametrize("gap_ms", [420, 2000, 4000])
+def test_a_gap_anywhere_in_the_burst_behind_a_stall_is_filled(place: int, gap_ms: int) -> None:
+    """Its wall time passed in the stall, though none has since the frame before it."""
+    buffer = JitterBuffer()
+    before, burst = stream(50), stream(100, first=51, start_ms=1020)
+    burst = [(n, at + (gap_ms if n - 51 >= place else 0), frame) for n, at, frame in burst]
+    arrivals(buffer, before)
+    assert arrivals(buffer, burst, 1 + 2 + gap_ms / 1000, 0.0) == 2000 + gap_ms
+    assert counters(buffer) == {"filled_ms": gap_ms}
+
+
+def test_frames_lost_in_a_stall_are_filled_within_its_burst() -> None:
+    buffer = JitterBuffer()
+    packets = stream(250)
+    came = arrivals(buffer, packets[:50])
+    came += arrivals(buffer, packets[50:100] + packets[180:], 5.0, 0.0)
+    assert came == 5000
+    assert (buffer.lost, buffer.resyncs) == (80, 0)
+
+
+def test_a_burst_at_the_beginning_leaves_later_gaps_their_time() -> None:
+    """Three seconds of frames with no wall time before them: they show that it had passed."""
+    buffer = JitterBuffer()
+    packets = stream(350)
+    assert arrivals(buffer, packets[:150], 0.0, 0.0) == 3000
+    assert arrivals(buffer, packets[200:], 1.02) == 4000
+    assert buffer.resyncs == 0
+
+
+def test_a_stall_longer_than_any_gap_is_not_made_up_for_later() -> None:
+    """A jump explains the time that passed: a stray timestamp behind it finds none to be filled from."""
+    buffer = JitterBuffer()
+    arrivals(buffer, stream(50))
+    after = stream(50, first=51, start_ms=1020 + 30_000)
+    after[10] = (after[10][0], after[10][1] + 5000, after[10][2])
+    assert arrivals(buffer, after, 31.0) == 1000
+    assert counters(buffer) == {"resyncs": 3}
+
+
+@pytest.mark.parametrize("stall", [5, 60])
+def test_time_that_the_timestamps_leave_out_expires_as_fast_as_it_passed(stall: int) -> None:
+    """A line that stood still, stamps and all; long afterwards a stray stamp leads by more than is left."""
+    buffer = JitterBuffer()
+    packets = stream(100 + 50 * stall)
+    packets[-1] = (packets[-1][0], packets[-1][1] + 2 * ALLOWANCE_MS + 20, packets[-1][2])
+    came = arrivals(buffer, packets[:50])
+    came += arrivals(buffer, packets[50:], 1.0 + stall)
+    assert came == 20 * len(packets)
+    assert counters(buffer) == {"resyncs": 1}
+
+
+def test_with_the_allowance_used_up_a_pause_is_filled_as_far_as_wall_time_goes() -> None:
+    buffer = JitterBuffer()
+    arrivals(buffer, stream(50))
+    assert put_at(buffer, 1.0, (51, 1020 + ALLOWANCE_MS, b"\x01" * 160)) == ALLOWANCE_MS + 20
+    stamp = 1040 + ALLOWANCE_MS + 3000
+    assert put_at(buffer, 1.02 + 2.99, (52, stamp, b"\x02" * 160)) == 2990 + 20
+    assert buffer.position_ms == stamp + 20
+    assert buffer.position_ms - buffer.origin_ms == 1000 + 20 + ALLOWANCE_MS + 2990 + 20
+    assert counters(buffer) == {"filled_ms": ALLOWANCE_MS + 2990, "resyncs": 1}
+
+
+def test_a_frame_dropped_takes_no_time_from_gaps() -> None:
+    """Every frame comes twice, and every tenth is lost."""
+    buffer = JitterBuffer()
+    kept = [packet for packet in stream(6000) if packet[0] % 10 != 5]
+    came = sum(put_at(buffer, packet[1] / 1000, packet) for packet in kept for _ in range(2))
+    assert came == 120_000
+    assert buffer.resyncs == 0
+
+
+@settings(deadline=None, max_examples=300)
+@given(
+    packets=st.lists(
+        st.tuples(
+            st.sampled_from([0.0, 0.0, 0.005, 0.1, 1.0, 12.0]),  # later than real time
+            st.sampled_from([1, 1, 1, 1, 0, 2, 3, 5, -1, -3, 4000, -4000]),  # number
+            st.sampled_from([0, 0, 0, 0, 20, 60, 100, 390, 900, 5000, 9990, -5, -12, -100, -5000]),  # stamp
+            st.sampled_from([160, 160, 80, 320, 1600]),
+        ),
+        max_size=80,
+    ),
+    window=st.integers(0, 8),
+)
+def test_the_audio_never_leads_the_wall_clock_by_more_than_the_allowance(
+    packets: list[tuple[float, int, int, int]], window: int
+) -> None:
+    """Whatever numbers and stamps say, when frames come no faster than they last."""
+    buffer = JitterBuffer(window=window)
+    returned = now = 0.0
+    number = stamp = 0
+    for late, counted, off, size in packets:
+        now += size / 8000 + late
+        number += counted
+        stamp += size // 8 + off
+        ready = buffer.put(now, number, stamp, b"\x42" * size)
+        returned += sum(map(len, ready))
+        wall = now - packets[0][0]  # since the first frame began to be spoken
+        assert returned <= 8000 * wall + 8 * ALLOWANCE_MS + 1
+    returned += sum(map(len, buffer.flush()))
+    assert returned <= 8000 * (now - (packets[0][0] if packets else 0)) + 8 * ALLOWANCE_MS + 1
+
+
 # ---- properties -----------------------------------------------------------------------------------
 
 
@@ -639,6 +835,7 @@ def test_any_input_keeps_the_buffer_bounded_and_its_books_right(
 ) -> None:
     buffer = JitterBuffer(window=window)
     returned = taken = 0
+    latest = max([now for now, *_ in packets], default=0.0)
     for now, number, at, frame in packets:
         taken += len(frame)
         ready = buffer.put(now, number, at, frame)
@@ -654,5 +851,7 @@ def test_any_input_keeps_the_buffer_bounded_and_its_books_right(
     assert (buffer.position_ms - buffer.origin_ms) * 8 == returned
     assert min(0, *counters(buffer).values(), 0) == 0
     assert returned <= taken + (buffer.filled_ms - buffer.trimmed_ms) * 8
+    if packets:
+        assert buffer.filled_ms <= 1000 * (latest - packets[0][0]) + ALLOWANCE_MS + 1
     assert buffer.concealed_ms <= buffer.filled_ms
     assert buffer.received == len(packets)

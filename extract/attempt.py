@@ -31,13 +31,18 @@ __all__ = ["Attempt", "Calls", "Found", "Gate", "Profile"]
 
 @dataclass(frozen=True, slots=True)
 class Calls:
-    """Where calls come from and results go, called in worker threads. All may block but `append` and `done`.
+    """Where calls come from and results go, called in threads of the processor. All may block; `append` holds
+    up all other results meanwhile.
+
+    When the processor has been closed, nothing is appended any more, and no `done` begins. Only a `done` that
+    a worker was in the midst of, which `close` didn't wait for long enough, may still end later.
 
     Attributes:
         load: the record of a call, with all that was appended; None when there is no such call.
         append: journals an event (call SID, kind, data); False when it was not taken.
         audio: mu-law, 8 kHz, of what the caller said (call SID, start and end in milliseconds of call
-            time), as much of it as there is; None when there is none.
+            time), as much of it as there is; None when there is none. An `OSError` (`TimeoutError` too) means
+            that it can't be read now: that is tried again.
         rules: data of the default schema, found without a model.
         done: the call has new events: its record is to be saved again.
     """
@@ -131,9 +136,9 @@ class Attempt:
         if not said and missing is None and (self._rest is not None or not speech.gaps(record)):
             return Found(None, None, None, self._profile.schema.name, nothing_said=True)
         if self._rest is None:
-            return self._without_model(record)
+            return self.without_model(record)
         if not said:
-            return replace(self._without_model(record), failure=missing, service="transcription")
+            return replace(self.without_model(record), failure=missing, service="transcription")
         found = self._kept(record) if self._job.extracted else self._ask_model(record, self._rest)
         if found.failure is None and missing is not None:
             found = replace(found, failure=missing, service="transcription")
@@ -144,7 +149,10 @@ class Attempt:
     def _complete(self, record: CallRecord, rest: OpenAIRest) -> tuple[CallRecord, Failure | None]:
         """The record with what could be transcribed, and why some could not, which may change."""
         for gap in speech.gaps(record, self._job.unheard):
-            mulaw = self._audio(gap)
+            try:
+                mulaw = self._calls.audio(self._job.call_sid, gap.start_ms, gap.end_ms)
+            except OSError as error:  # the disk's trouble, not the service's: its circuit isn't concerned
+                return record, _unreadable(error)
             if mulaw is None or not speech.is_audible(mulaw):
                 self._job.unheard.add(gap.turn.id)
                 continue
@@ -166,13 +174,6 @@ class Attempt:
             self._job.extracted = False
         return record, None
 
-    def _audio(self, gap: speech.Gap) -> bytes | None:
-        try:
-            return self._calls.audio(self._job.call_sid, gap.start_ms, gap.end_ms)
-        except OSError as error:
-            self._log.error("The audio of a turn can't be read: {}", error)
-            return None
-
     def _transcribe(self, mulaw: bytes, rest: OpenAIRest) -> str:
         texts: list[str] = []
         for wav in speech.pieces(mulaw):
@@ -187,13 +188,13 @@ class Attempt:
         try:
             data = self._request("extraction", rest.extraction_model, rest.extract, prompt, profile.schema)
         except RequestFailed as error:
-            return replace(self._without_model(record), failure=error.failure, service="extraction")
+            return replace(self.without_model(record), failure=error.failure, service="extraction")
         if profile.schema.is_default:
             data = self._normalised(record, data)
         return Found(data, "model", rest.extraction_model, profile.schema.name)
 
-    def _without_model(self, record: CallRecord) -> Found:
-        """What the model found earlier, else what rules find."""
+    def without_model(self, record: CallRecord) -> Found:
+        """What the model found earlier, else what rules find; asks nothing."""
         earlier = record.extraction or {}
         if earlier.get("method") == "model" and record.data is not None:
             return self._kept(record)
@@ -243,3 +244,8 @@ class Attempt:
     def _append(self, kind: str, data: dict[str, Any]) -> None:
         self._calls.append(self._job.call_sid, kind, data)
         self.news = True
+
+
+def _unreadable(error: OSError) -> Failure:
+    reason = error.strerror or str(error) or type(error).__name__
+    return Failure(Fault.SERVICE, f"the audio can't be read: {reason}")

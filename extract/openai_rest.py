@@ -4,7 +4,8 @@ One client serves all threads. Building it and loading what it needs holds the G
 does it once, in a thread, before there are calls. The answers are read as JSON, not as the SDK's models:
 making those holds the GIL longer than all else in a request.
 
-The SDK does not retry (`max_retries=0`): when to try again is decided in one place, by `retries`.
+The SDK does not retry (`max_retries=0`): when to try again is decided in one place, by `retries`. Connections
+are not kept: `Deadline` needs new ones, and one that the server closed meanwhile would cost an attempt.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import httpx2
 import openai
 import orjson
 
+from handlehome.extract.deadline import Deadline
 from handlehome.extract.prompt import INSTRUCTIONS, Prompt
 from handlehome.extract.retries import Failure, Fault, classify
 from handlehome.extract.schema import AnswerError, AnswerSchema
@@ -30,11 +32,15 @@ from handlehome.extract.usage import Counts, usage_of_rest_response, usage_of_re
 __all__ = ["OpenAIRest", "RequestFailed", "SpeechHints"]
 
 TIMEOUT_SECONDS: Final = 60.0
+DEADLINE_SECONDS: Final = 90.0
 CONNECT_SECONDS: Final = 5.0
 MAX_OUTPUT_TOKENS: Final = 16_384
 """Bound on an answer's cost, reasoning included; a record of the default schema has about 600."""
 
 _KEY: Final = re.compile(r"sk-[\w*.-]+")  # a refused key is repeated, in part, in the refusal
+_LOGIN: Final = re.compile(r"//[^/@\s]*@")  # of a proxy, in its URL
+
+TOO_LATE: Final = Failure(Fault.SERVICE, "no answer in time")
 
 Effort = Literal["none", "minimal", "low", "medium", "high"]
 
@@ -90,6 +96,7 @@ class OpenAIRest:
         hints: SpeechHints | None = None,
         effort: Effort | None = "low",
         timeout: float = TIMEOUT_SECONDS,
+        deadline: float = DEADLINE_SECONDS,
     ) -> None:
         """Makes no client yet.
 
@@ -101,17 +108,24 @@ class OpenAIRest:
             hints: for the transcription.
             effort: of reasoning; None for models that don't reason.
             timeout: seconds that the server may be silent.
+            deadline: seconds that a request may take as a whole.
         """
         self.extraction_model = extraction_model
         self.transcription_model = transcription_model
-        self._api_key, self._base_url, self._timeout = api_key, base_url, timeout
+        self._api_key, self._base_url = api_key, base_url
+        self._timeout, self._deadline = timeout, deadline
         self._speech_parameters = (hints or SpeechHints()).parameters(transcription_model)
         self._effort = effort
         self._lock = threading.Lock()
         self._client: openai.OpenAI | None = None
+        self._current = threading.local()
 
     def warm(self) -> None:
-        """Builds the client, once; never on the event loop."""
+        """Builds the client, once; never on the event loop.
+
+        Raises:
+            RequestFailed: it can't be built, as each request will say until it can.
+        """
         self._connected()
 
     def close(self) -> None:
@@ -128,7 +142,7 @@ class OpenAIRest:
             RequestFailed: there is no such answer.
         """
         client, seconds = self._connected(), seconds_of(wav)
-        with _failures():
+        with self._request():
             raw = client.audio.transcriptions.with_raw_response.create(
                 model=self.transcription_model, file=("turn.wav", wav, "audio/wav"), **self._speech_parameters
             )
@@ -157,7 +171,7 @@ class OpenAIRest:
         }
         if self._effort is not None:
             request["reasoning"] = {"effort": self._effort}
-        with _failures():
+        with self._request():
             raw = client.responses.with_raw_response.create(**request)
             answer = _object(raw.http_response.content)
         usage = usage_of_rest_response(answer)
@@ -170,15 +184,45 @@ class OpenAIRest:
     def _connected(self) -> openai.OpenAI:
         with self._lock:
             if self._client is None:
-                self._client = openai.OpenAI(
-                    api_key=self._api_key,
-                    base_url=self._base_url,
-                    timeout=httpx2.Timeout(self._timeout, connect=min(CONNECT_SECONDS, self._timeout)),
-                    max_retries=0,
-                )
-                # Loads the modules of both, which the SDK puts off until they are asked for.
-                _ = self._client.responses.with_raw_response, self._client.audio.transcriptions
+                try:
+                    self._client = self._build()
+                except Exception as error:  # a proxy, a certificate, a package: whatever it is concerns all
+                    said = _LOGIN.sub("//", f"{type(error).__name__}: {error}")
+                    failure = Failure(Fault.SETUP, f"the client can't be built: {said}"[:300])
+                    raise RequestFailed(failure) from error
             return self._client
+
+    def _build(self) -> openai.OpenAI:
+        timeout = httpx2.Timeout(self._timeout, connect=min(CONNECT_SECONDS, self._timeout))
+        client = openai.OpenAI(
+            api_key=self._api_key,
+            base_url=self._base_url,
+            timeout=timeout,
+            max_retries=0,
+            http_client=openai.DefaultHttpxClient(
+                timeout=timeout,
+                limits=httpx2.Limits(max_keepalive_connections=0),
+                event_hooks={"request": [self._trace]},
+            ),
+        )
+        # Loads the modules of both, which the SDK puts off until they are asked for.
+        _ = client.responses.with_raw_response, client.audio.transcriptions
+        return client
+
+    def _trace(self, request: httpx2.Request) -> None:
+        request.extensions["trace"] = self._current.deadline.trace
+
+    @contextlib.contextmanager
+    def _request(self) -> Iterator[None]:
+        """Round the one request that this thread makes: bounds its time, and tells why it failed."""
+        with _failures(), Deadline(self._deadline) as deadline:
+            self._current.deadline = deadline
+            try:
+                yield
+            except (openai.APIConnectionError, RequestFailed):  # an answer cut off may look complete
+                if deadline.passed:
+                    raise RequestFailed(TOO_LATE) from None
+                raise
 
 
 def _final_text(answer: dict[str, Any], usage: Counts) -> str:
@@ -233,7 +277,7 @@ def _failures() -> Iterator[None]:
             said = f"{said}: {_KEY.sub('sk-...', error.message[:200])}"
         raise RequestFailed(Failure(fault, said, _retry_after(error.response.headers))) from None
     except openai.APITimeoutError:
-        raise RequestFailed(Failure(Fault.SERVICE, "no answer in time")) from None
+        raise RequestFailed(TOO_LATE) from None
     except openai.APIConnectionError as error:
         cause = f" ({error.__cause__})" if error.__cause__ else ""
         raise RequestFailed(Failure(Fault.SERVICE, f"no connection{cause}"[:200])) from None

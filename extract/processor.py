@@ -5,27 +5,24 @@ from __future__ import annotations
 import random
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 from loguru import logger
 
 from handlehome.extract.attempt import Attempt, Calls, Found, Profile
 from handlehome.extract.backlog import Backlog, Job, Service
-from handlehome.extract.openai_rest import OpenAIRest
+from handlehome.extract.openai_rest import OpenAIRest, RequestFailed
+from handlehome.extract.results import FINAL, Abandoned, NotTaken, Results, Status
 from handlehome.extract.retries import Backoff, Failure, Fault
 from handlehome.store.records import CallRecord
 
-__all__ = ["FINAL", "NO_KEY", "Health", "TranscriptionProcessor"]
-
-Status = Literal["complete", "retrying", "stopped", "given_up", "nothing_said"]
-
-FINAL: Final = frozenset({"complete", "given_up", "nothing_said"})
-"""The values of `extraction.status` after which nothing more is done: audio of turns may go."""
+__all__ = ["FINAL", "NO_KEY", "Health", "Outcome", "TranscriptionProcessor"]
 
 NO_KEY: Final = "no OpenAI key: extracted by rules only"
+NO_CALL: Final = "there is no ended call to extract data from"
+JOURNAL_FULL: Final = "the journal takes nothing"
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,20 +51,32 @@ class Health:
 
 
 @dataclass(frozen=True, slots=True)
-class _Outcome:
+class Outcome:
+    """What came of a single attempt.
+
+    Attributes:
+        call_sid: the call.
+        status: of its extraction, now; None when there is no such ended call.
+        error: why its data could not be extracted anew, and so are as they were; None: they were.
+    """
+
+    call_sid: str
+    status: str | None
+    error: str | None = None
+
+    @property
+    def ok(self) -> bool:
+        """Whether it succeeded."""
+        return self.error is None
+
+
+@dataclass(frozen=True, slots=True)
+class _Fate:
     """What becomes of a call: its status, and unless that is final, when it is taken up again."""
 
     status: Status
     until: float | None = None
     service: Service | None = None
-
-
-class _Abandoned(Exception):
-    """The processor was closed under a request; what comes of it isn't wanted any more."""
-
-
-class _NotTaken(Exception):
-    """The journal did not take an event."""
 
 
 class TranscriptionProcessor:
@@ -78,18 +87,23 @@ class TranscriptionProcessor:
     nobody said anything, nothing is asked.
 
     **When a request fails**, what rules find in the transcript is kept at once and the next attempt is made
-    by `Backoff`, up to the horizon (24 h after the call's end); then the call is given up. When only the
-    transcription fails, the model's data of what there is are kept in the same way. Data of the model, from
-    an earlier run, are never replaced by those of rules. With a user's own schema there are no rules: `data`
-    is None until the model has answered.
+    by `Backoff`, up to the horizon: 24 h after the first failure since the start, or since the last time all
+    requests were stopped. Then the call is given up. When only the transcription fails, or the audio can't be
+    read, the model's data of what there is are kept in the same way. Data of the model, from an earlier run,
+    are never replaced by those of rules. With a user's own schema there are no rules: `data` is None until
+    the model has answered.
+
+    **When there is no answer yet**, because the API hangs or all workers are busy, what rules find is kept
+    after `BARE_SECONDS`, by a thread of its own; the call goes on "waiting". First attempts go before
+    further ones.
 
     **When key, quota, model or configuration are wrong**, the circuit of that service (transcription or
     extraction) opens: all calls that need it are "stopped", for as long as it takes, and one of them tries
     once a minute. Until then nothing is asked.
 
-    **A turn is not tried for ever**: without audio, with nothing audible in it, transcribed to nothing, or
-    refused for its own sake, it keeps its text None and hinders nothing. A complete call is not touched
-    again, unless it is to be reprocessed.
+    **A turn is not tried for ever**: if there is no audio of it, or nothing audible in it, if it is
+    transcribed to nothing or refused for its own sake, it keeps its text None and hinders nothing. A complete
+    call is not touched again, but by `once`.
 
     **Nothing is lost with the process**: what is pending is known by `extraction.status` in the record, and
     submitted again at the next start. Memory holds a few numbers per pending call. The threads are daemon
@@ -124,15 +138,17 @@ class TranscriptionProcessor:
         self._clock, self._chance = clock, chance
         self._lock = threading.Lock()  # held for a few assignments at a time
         self._work = threading.Condition(self._lock)
-        self._results = threading.Lock()  # held while an event is handed over, so that none comes after close
+        self._results = Results(calls, clock)
         self._backlog = Backlog()
-        self._closed = self._silent = False
+        self._closed = False
         self._completed = self._given_up = 0
         self._last_error: str | None = None
         self._threads = [
             threading.Thread(target=self._run, name=f"extract-{number}", daemon=True)
             for number in range(workers)
         ]
+        if rest is not None:
+            self._threads.append(threading.Thread(target=self._run_rules, name="extract-rules", daemon=True))
 
     # For any thread, the event loop's too: nothing here blocks
 
@@ -145,11 +161,10 @@ class TranscriptionProcessor:
 
     def submit(self, call_sid: str) -> None:
         """Takes an ended call; again while it is pending, or after it is complete, changes nothing."""
-        self._submit(call_sid, force=False)
-
-    def reprocess(self, call_sid: str) -> None:
-        """Takes a call although it may be complete: its data are extracted anew."""
-        self._submit(call_sid, force=True)
+        with self._work:
+            if not self._closed:
+                self._backlog.submit(call_sid, self._clock())
+                self._work.notify_all()  # a worker, and the thread that looks after what has no data yet
 
     def wake(self) -> None:
         """Makes the workers look at the clock."""
@@ -181,7 +196,7 @@ class TranscriptionProcessor:
     def close(self, timeout: float = 5.0) -> bool:
         """Stops: no more attempts begin, those under way have `timeout` seconds and are then abandoned.
 
-        After it, nothing is appended any more.
+        After it, nothing is appended any more, and no `done` begins.
 
         Returns:
             Whether all of them ended.
@@ -193,41 +208,66 @@ class TranscriptionProcessor:
         for thread in self._threads:
             if thread.is_alive():
                 thread.join(max(0.0, until - time.monotonic()))
-        with self._results:
-            self._silent = True
+        self._results.close()
         ended = not any(thread.is_alive() for thread in self._threads)
         if ended and self._rest is not None:
             self._rest.close()
         return ended
 
-    def _submit(self, call_sid: str, *, force: bool) -> None:
-        with self._work:
-            if not self._closed:
-                self._backlog.submit(call_sid, self._clock(), force=force)
-                self._work.notify()
+    def once(self, call_sid: str) -> Outcome:
+        """Makes one attempt at a call in this thread, though it may be complete; needs no `start`.
 
-    # The workers
+        A success is journaled as ever. A failure is told to the caller and nobody else: data and status stay
+        as they were, and nothing is tried again; turns that were transcribed before it are kept. While key,
+        quota or model are wrong, calls are not asked about, but for one a minute.
+
+        Any threads may call it at once, for calls that this processor was not given by `submit`.
+
+        Returns:
+            What came of it. What `Calls` raises comes out of it.
+        """
+        record = self._ended(call_sid)
+        if record is None:
+            return Outcome(call_sid, None, NO_CALL)
+        before = (record.extraction or {}).get("status")
+        now = self._clock()
+        job = Job(call_sid, now)
+        with self._lock:
+            self._backlog.permit(job, now)
+        attempt = self._prepare(job)
+        try:
+            found = attempt.run(record)
+            error = self._error(found)
+            # Without a key rules are all there is; what a model found earlier is not found anew by that.
+            method = "rules" if self._rest is None else "model"
+            if found.failure is None and (found.nothing_said or found.method == method):
+                status: Status = "nothing_said" if found.nothing_said else "complete"
+                self._results.keep(job, found, status, int(attempt.asked), error)
+                return Outcome(call_sid, status)
+        except NotTaken:
+            error = JOURNAL_FULL
+        except Abandoned:
+            return Outcome(call_sid, before, "the processor is closed")
+        if attempt.news:
+            self._results.done(call_sid)
+        return Outcome(call_sid, before, error)
+
+    # The threads
 
     def _run(self) -> None:
-        if self._rest is not None:
-            try:
-                self._rest.warm()
-            except Exception as error:  # each request fails in the same way then, and says so in its record
-                logger.opt(exception=error).error("The OpenAI client can't be built")
         while (job := self._next()) is not None:
             try:
-                outcome = self._attempt(job)
-            except _Abandoned:
+                fate = self._attempt(job)
+            except Abandoned:
                 return
-            except _NotTaken:
-                logger.bind(call_sid=job.call_sid).error("The journal is full: this call is processed later")
-                outcome = self._later(job)
+            except NotTaken:
+                fate = self._later(job, JOURNAL_FULL)
             except Exception as error:  # a bug or a full disk under one call must not end the worker for all
                 logger.bind(call_sid=job.call_sid).opt(exception=error).error(
                     "This call could not be processed"
                 )
-                outcome = self._later(job)
-            self._hand_back(job, outcome)
+                fate = self._later(job, f"processing: {type(error).__name__}")
+            self._hand_back(job, fate)
 
     def _next(self) -> Job | None:
         with self._work:
@@ -240,115 +280,153 @@ class TranscriptionProcessor:
                 self._work.wait(None if at is None else max(0.0, at - now))
             return None
 
-    def _hand_back(self, job: Job, outcome: _Outcome | None) -> None:
+    def _hand_back(self, job: Job, fate: _Fate | None) -> None:
         with self._work:
-            now = self._clock()
-            if outcome is None:
-                self._backlog.finish(job, now)
-            elif outcome.service is not None:
-                self._backlog.park(job, outcome.service, now)
-            elif outcome.until is not None:
-                self._backlog.delay(job, outcome.until, now)
+            if fate is None:
+                self._backlog.finish(job)
+            elif fate.service is not None:
+                self._backlog.park(job, fate.service)
+            elif fate.until is not None:
+                self._backlog.delay(job, fate.until)
             else:
-                self._completed += outcome.status in ("complete", "nothing_said")
-                self._given_up += outcome.status == "given_up"
-                self._backlog.finish(job, now)
+                self._completed += fate.status in ("complete", "nothing_said")
+                self._given_up += fate.status == "given_up"
+                self._backlog.finish(job)
             self._work.notify_all()
+
+    def _run_rules(self) -> None:
+        """The thread that keeps what rules find for calls to whose data the workers don't get in time."""
+        if self._rest is not None:
+            try:
+                self._rest.warm()
+            except RequestFailed as failed:
+                # No circuit is opened for it: each request tries to build the client, and fails with this.
+                logger.error("OpenAI can't be asked: {}", failed)
+        while (job := self._next_bare()) is not None:
+            try:
+                self._help_out(job)
+            except Abandoned:
+                return
+            except Exception as error:  # the attempt at this call meets the same, and deals with it
+                logger.bind(call_sid=job.call_sid).warning("Rules can't help out: {!r}", error)
+
+    def _next_bare(self) -> Job | None:
+        with self._work:
+            while not self._closed:
+                now = self._clock()
+                job = self._backlog.take_bare(now)
+                if job is not None:
+                    return job
+                at = self._backlog.bare_at()
+                self._work.wait(None if at is None else max(0.0, at - now))
+            return None
+
+    def _help_out(self, job: Job) -> None:
+        record = None if job.kept else self._ended(job.call_sid)
+        before = (record.extraction or {}) if record is not None else {}
+        if record is None or before.get("status") in FINAL or before.get("method") is not None:
+            return
+        found = self._prepare(job).without_model(record)
+        if found.method is not None and self._results.keep(job, found, "waiting", _attempts(before), None):
+            logger.bind(call_sid=job.call_sid).info("Data extraction: by rules, until the model has answered")
 
     # One attempt
 
-    def _attempt(self, job: Job) -> _Outcome | None:
-        record = self._calls.load(job.call_sid)
-        if record is None or record.ended_at is None:
-            logger.bind(call_sid=job.call_sid).warning("There is no ended call to extract data from")
+    def _ended(self, call_sid: str) -> CallRecord | None:
+        record = self._calls.load(call_sid)
+        return None if record is None or record.ended_at is None else record
+
+    def _prepare(self, job: Job) -> Attempt:
+        calls = replace(self._calls, append=self._results.append)
+        gate = _Gate(self._work, self._backlog, job, self._clock)
+        return Attempt(job, calls, self._profile, self._rest, gate)
+
+    def _attempt(self, job: Job) -> _Fate | None:
+        record = self._ended(job.call_sid)
+        if record is None:
+            logger.bind(call_sid=job.call_sid).warning(NO_CALL)
             return None
         before = record.extraction or {}
-        if before.get("status") in FINAL and not job.force:
+        if before.get("status") in FINAL:
             return None
         if job.attempts is None:
-            counted = 0 if job.force else before.get("attempts")
-            job.attempts = counted if isinstance(counted, int) else 0
-        calls = replace(self._calls, append=self._append)
-        attempt = Attempt(
-            job, calls, self._profile, self._rest, _Gate(self._work, self._backlog, job, self._clock)
-        )
+            job.attempts = job.failures = _attempts(before)
+        attempt = self._prepare(job)
         found = attempt.run(record)
         job.attempts += attempt.asked
-        outcome = self._outcome(job, record, found)
+        fate = self._fate(job, record, found)
         error = self._error(found)
         same = {"status": "stopped", "method": found.method, "schema": found.schema, "error": error}
-        if attempt.news or outcome.status != "stopped" or not same.items() <= before.items():
-            self._keep(job, found, outcome, error)
+        if attempt.news or fate.status != "stopped" or not same.items() <= before.items():
+            self._keep(job, found, fate, error)
         job.extracted = found.is_of_all_text
-        return outcome
+        return fate
 
-    def _outcome(self, job: Job, record: CallRecord, found: Found) -> _Outcome:
+    def _fate(self, job: Job, record: CallRecord, found: Found) -> _Fate:
         failure = found.failure
         if failure is None and found.nothing_said:
-            return _Outcome("nothing_said")
+            return _Fate("nothing_said")
         if failure is None:
             # Without a key there is nothing to wait for, and no data for a user's own schema.
-            return _Outcome("complete" if found.method else "given_up")
+            return _Fate("complete" if found.method else "given_up")
         if failure.fault is Fault.SETUP:
-            return _Outcome("stopped", service=found.service)
+            return _Fate("stopped", service=found.service)
         now = self._clock()
-        since = job.submitted_at if job.force or record.ended_at is None else record.ended_at
+        since = job.failed(now, record.ended_at or now)
         until = self._backoff.next(
-            job.attempts or 1, now, since, chance=self._chance(), retry_after=failure.retry_after
+            job.failures, now, since, chance=self._chance(), retry_after=failure.retry_after
         )
-        return _Outcome("given_up") if until is None else _Outcome("retrying", until=until)
+        return _Fate("given_up") if until is None else _Fate("retrying", until=until)
 
     def _error(self, found: Found) -> str | None:
         if found.failure is not None:
             return f"{found.service}: {found.failure.message}"
         return NO_KEY if self._rest is None and not found.nothing_said else None
 
-    def _keep(self, job: Job, found: Found, outcome: _Outcome, error: str | None) -> None:
+    def _keep(self, job: Job, found: Found, fate: _Fate, error: str | None) -> None:
         """Journals what was found."""
-        now = self._clock()
-        extraction = {
-            "status": outcome.status,
-            "method": found.method,
-            "model": found.model,
-            "schema": found.schema,
-            "attempts": job.attempts,
-            "error": error,
-            "at": datetime.fromtimestamp(now, UTC).isoformat(timespec="milliseconds")[:-6] + "Z",
-        }
-        self._append(job.call_sid, "extracted", {"data": found.data, "extraction": extraction})
-        with self._results:
-            if not self._silent:
-                self._calls.done(job.call_sid)
+        self._results.keep(job, found, fate.status, job.attempts or 0, error)
         log = logger.bind(call_sid=job.call_sid)
-        if found.failure is None:
-            log.info("Data extraction: {}, by {}", outcome.status, found.method or "nobody")
+        if fate.status != "given_up" and found.failure is None:
+            log.info("Data extraction: {}, by {}", fate.status, found.method or "nobody")
             return
         with self._lock:
             self._last_error = error
-        if outcome.until is not None:
-            log.warning("Data extraction: next attempt in {:.0f} s: {}", outcome.until - now, error)
+        if fate.until is not None:
+            log.warning("Data extraction: next attempt in {:.0f} s: {}", fate.until - self._clock(), error)
         else:
             log.log(
-                "ERROR" if outcome.status == "given_up" else "WARNING",
+                "ERROR" if fate.status == "given_up" else "WARNING",
                 "Data extraction: {}: {}",
-                outcome.status,
+                fate.status,
                 error,
             )
 
-    def _later(self, job: Job) -> _Outcome | None:
+    def _later(self, job: Job, error: str) -> _Fate:
         """After an attempt without a result, not even a failure that could be kept."""
-        job.attempts = (job.attempts or 0) + 1
         now = self._clock()
-        until = self._backoff.next(job.attempts, now, job.submitted_at, chance=self._chance())
-        return None if until is None else _Outcome("retrying", until=until)
+        job.attempts = (job.attempts or 0) + 1
+        since = job.failed(now, now)
+        until = self._backoff.next(job.failures, now, since, chance=self._chance())
+        log = logger.bind(call_sid=job.call_sid)
+        if until is None:
+            fate = _Fate("given_up")
+            try:
+                record = self._ended(job.call_sid)
+                if record is not None:
+                    self._keep(job, self._prepare(job).without_model(record), fate, error)
+                return fate
+            except Exception as again:  # what can't be told as given up stays pending
+                log.warning("This call can't be given up: {!r}", again)
+            job.stopped()
+            until = now + self._backoff.longest
+        log.error("This call is processed in {:.0f} s: {}", until - now, error)
+        return _Fate("retrying", until=until)
 
-    def _append(self, call_sid: str, kind: str, data: dict[str, Any]) -> bool:
-        with self._results:
-            if self._silent:
-                raise _Abandoned
-            if not self._calls.append(call_sid, kind, data):
-                raise _NotTaken
-            return True
+
+def _attempts(extraction: Mapping[str, Any]) -> int:
+    counted = extraction.get("attempts")
+    return counted if isinstance(counted, int) else 0
 
 
 class _Gate:

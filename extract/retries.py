@@ -76,7 +76,7 @@ class Backoff:
     Attributes:
         first: the wait after the first failure, seconds.
         longest: the longest wait, seconds.
-        horizon: after this many seconds the call is given up; the last attempt is made right then.
+        horizon: after this many seconds of failing the call is given up; the last attempt is made right then.
     """
 
     first: float = 5.0
@@ -91,7 +91,8 @@ class Backoff:
         Args:
             attempts: how many attempts have failed, 1 or more.
             now: the time now, seconds since the epoch.
-            since: when the horizon began (the call's end), same clock.
+            since: when the horizon began, same clock: at the first of these failures. Time in which nothing
+                was asked (the daemon was down, the service's circuit open) doesn't count.
             chance: a random number from 0 to 1.
             retry_after: the server's own wish; it can lengthen the wait, up to `longest`.
 

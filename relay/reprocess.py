@@ -76,7 +76,7 @@ def reprocess(
 
     Raises:
         StoreError: journal or store can't be read or written.
-        OSError: the caller's audio can't be read or removed.
+        OSError: the caller's audio can't be removed.
     """
     with ThreadPoolExecutor(workers, thread_name_prefix="reprocess") as pool:
         yield from pool.map(processor.once, dict.fromkeys(call_sids))

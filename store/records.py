@@ -158,7 +158,7 @@ class CallRecord:
 
     Attributes:
         data: the customer's data, as the schema of the extraction has it; None before there is any.
-        extraction: how `data` came about: `status` ("waiting" from the call's end until there is a result,
+        extraction: how `data` came about: `status` ("waiting" from the call's end until the model answers,
             then "complete", "retrying", "stopped", "given_up" or "nothing_said"), `method` ("model", "rules"
             or None), `model`, `schema`, `attempts`, `error`, `at`. None before the call's end.
         usage: sums of what was used up, by source; None when nothing was.

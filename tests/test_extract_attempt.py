@@ -131,11 +131,37 @@ async def test_a_turn_without_audible_audio_keeps_no_text_and_costs_no_request(
     assert room.job.unheard == {"item_c"}
 
 
-async def test_audio_that_cannot_be_read_hinders_nothing(room: Room) -> None:
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (OSError(5, "Input/output error"), "Input/output error"),
+        (OSError(24, "Too many open files", "/x.wav"), "Too many open files"),
+        (TimeoutError("the recorder is busy"), "the recorder is busy"),
+        (TimeoutError(), "TimeoutError"),
+    ],
+)
+async def test_audio_that_cannot_be_read_now_is_tried_again(room: Room, error: OSError, reason: str) -> None:
+    """The model is asked about the rest meanwhile; the service has nothing to do with it."""
+
+    def audio(*_: Any) -> bytes:
+        raise error
+
+    found = await room.run(*TURNS, UNHEARD, audio=audio)
+    assert (found.method, found.service) == ("model", "transcription")
+    assert found.failure == Failure(Fault.SERVICE, f"the audio can't be read: {reason}")
+    assert room.job.unheard == set()
+    assert room.gate.ends == [("extraction", None)]
+    assert (await room.run()).failure is None
+    assert room.ledger.record("CA1").turns[2].text == "Au revoir."
+
+
+async def test_audio_that_cannot_be_read_is_not_taken_for_nothing_said(room: Room) -> None:
     def audio(*_: Any) -> bytes:
         raise OSError(5, "Input/output error")
 
-    assert (await room.run(*TURNS, UNHEARD, audio=audio)).failure is None
+    found = await room.run(TURNS[0], UNHEARD, audio=audio)
+    assert (found.nothing_said, found.method, found.service) == (False, "rules", "transcription")
+    assert room.api.requests == []
 
 
 async def test_a_turn_transcribed_to_nothing_is_not_tried_again(room: Room) -> None:

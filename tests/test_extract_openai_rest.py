@@ -1,9 +1,11 @@
 """The two requests, made by the real SDK to a simulated API that checks them."""
 
 import asyncio
+import contextlib
 import socket
 import time
 from collections.abc import AsyncIterator
+from functools import partial
 from typing import Any
 
 import openai
@@ -62,6 +64,23 @@ async def transcribe(api: RestSimulator, **options: Any) -> Any:
         return await asyncio.to_thread(rest.transcribe, WAV)
     finally:
         rest.close()
+
+
+def rest_at(server: asyncio.Server, **options: Any) -> OpenAIRest:
+    """A client of a server that is none of OpenAI's."""
+    return OpenAIRest(
+        api_key="sk-test",
+        base_url=f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1",
+        extraction_model="m",
+        transcription_model="gpt-transcribe",
+        **options,
+    )
+
+
+async def closed(writer: asyncio.StreamWriter) -> None:
+    writer.close()
+    with contextlib.suppress(OSError):
+        await writer.wait_closed()
 
 
 async def failure(api: RestSimulator, **options: Any) -> Failure:
@@ -189,6 +208,76 @@ async def test_a_silent_server_costs_no_more_than_the_timeout(api: RestSimulator
     assert time.monotonic() - began < 3
 
 
+@pytest.mark.parametrize("head", [b"", b"HTTP/1.1 200 OK\r\n\r\n"], ids=["headers", "body"])
+async def test_a_dripping_answer_costs_no_more_than_the_deadline(head: bytes) -> None:
+    """Each byte comes within the time-out."""
+    gone = asyncio.Event()
+
+    async def drip(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(head or b"HTTP/1.1 200 OK\r\nx-drip: ")
+        while not writer.is_closing():
+            writer.write(b"1")
+            await asyncio.sleep(0.01)
+        await closed(writer)
+        gone.set()
+
+    async with await asyncio.start_server(drip, "127.0.0.1", 0) as server:
+        rest = rest_at(server, deadline=0.2)
+        began = time.monotonic()
+        with pytest.raises(RequestFailed) as raised:
+            await asyncio.to_thread(rest.extract, prompt(), DEFAULT_SCHEMA)
+        assert raised.value.failure == Failure(Fault.SERVICE, "no answer in time")
+        assert time.monotonic() - began < 3
+        await asyncio.wait_for(gone.wait(), 5)
+        rest.close()
+
+
+async def test_no_connection_is_used_twice() -> None:
+    """One that the server closes while it rests would cost the next call an attempt."""
+    connections = []
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        connections.append(writer)
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n[]")
+        await reader.read()
+
+    async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
+        rest = rest_at(server)
+        for _ in range(2):
+            with pytest.raises(RequestFailed, match="no JSON object"):
+                await asyncio.to_thread(rest.extract, prompt(), DEFAULT_SCHEMA)
+        assert len(connections) == 2
+        rest.close()
+        for writer in connections:
+            await closed(writer)
+
+
+BROKEN = [
+    {"SSL_CERT_FILE": "/nowhere/ca.pem"},
+    {"HTTPS_PROXY": "ftp://me:secret@127.0.0.1:1"},
+]
+
+
+@pytest.mark.parametrize("broken", BROKEN, ids=lambda broken: next(iter(broken)))
+async def test_a_client_that_cannot_be_built_concerns_all_calls_until_it_can(
+    api: RestSimulator, broken: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rest = rest_of(api)
+    with monkeypatch.context() as environment:
+        for name, value in broken.items():
+            environment.setenv(name, value)
+        requests = [rest.warm, partial(rest.transcribe, WAV), partial(rest.extract, prompt(), DEFAULT_SCHEMA)]
+        for request in requests:
+            with pytest.raises(RequestFailed, match=r"^the client can't be built: ") as raised:
+                await asyncio.to_thread(request)
+            assert raised.value.failure.fault is Fault.SETUP
+            assert "secret" not in raised.value.failure.message
+    await asyncio.to_thread(rest.extract, prompt(), DEFAULT_SCHEMA)
+    rest.close()
+
+
 async def test_a_refused_connection_is_the_services_failure() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))  # bound, not listening
@@ -216,12 +305,7 @@ async def test_a_proxys_page_is_the_services_failure() -> None:
         await writer.wait_closed()
 
     async with await asyncio.start_server(page, "127.0.0.1", 0) as server:
-        rest = OpenAIRest(
-            api_key="sk-test",
-            base_url=f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1",
-            extraction_model="m",
-            transcription_model="gpt-transcribe",
-        )
+        rest = rest_at(server)
         with pytest.raises(RequestFailed, match="no JSON object") as raised:
             await asyncio.to_thread(rest.extract, prompt(), DEFAULT_SCHEMA)
         assert raised.value.failure.fault is Fault.SERVICE

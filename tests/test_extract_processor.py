@@ -3,7 +3,7 @@
 import asyncio
 import threading
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from typing import Any
 
@@ -11,14 +11,17 @@ import pytest
 
 from handlehome.bench.rest import faults
 from handlehome.bench.rest.server import RestSimulator
-from handlehome.extract.attempt import Profile
-from handlehome.extract.processor import FINAL, NO_KEY, TranscriptionProcessor
+from handlehome.extract.attempt import Calls, Profile
+from handlehome.extract.backlog import BARE_SECONDS
+from handlehome.extract.processor import FINAL, JOURNAL_FULL, NO_CALL, NO_KEY, Outcome, TranscriptionProcessor
 from handlehome.extract.retries import PROBE_SECONDS
 from handlehome.extract.schema import AnswerSchema
+from handlehome.store.records import CallRecord
 from tests.extract_room import (
     DEFAULT_SCHEMA,
     ENDED_AT,
     RESPONSES,
+    SPEECH,
     TRANSCRIPTIONS,
     TURNS,
     UNHEARD,
@@ -40,18 +43,27 @@ class Room:
         self.made: list[TranscriptionProcessor] = []
 
     def processor(
-        self, *, key: bool = True, schema: AnswerSchema = DEFAULT_SCHEMA, workers: int = 2, **options: Any
+        self,
+        *,
+        key: bool = True,
+        schema: AnswerSchema = DEFAULT_SCHEMA,
+        workers: int = 2,
+        calls: Calls | None = None,
+        start: bool = True,
+        clock: Callable[[], float] | None = None,
+        **options: Any,
     ) -> TranscriptionProcessor:
         made = TranscriptionProcessor(
-            self.ledger.calls,
+            calls or self.ledger.calls,
             Profile(schema),
             rest_of(self.api, **options) if key else None,
             workers=workers,
-            clock=lambda: self.now,
+            clock=clock or (lambda: self.now),
             chance=lambda: 0.0,
         )
         self.made.append(made)
-        made.start()
+        if start:
+            made.start()
         return made
 
     def advance(self, seconds: float) -> None:
@@ -109,7 +121,7 @@ async def test_an_ended_call_becomes_complete(room: Room) -> None:
     assert (health.completed, health.given_up, health.last_error, health.reason) == (1, 0, None, None)
 
 
-async def test_a_complete_call_is_left_alone_unless_it_is_reprocessed(room: Room) -> None:
+async def test_a_complete_call_is_left_alone(room: Room) -> None:
     room.ledger.add("CA1")
     processor = room.processor()
     for _ in range(2):
@@ -117,14 +129,6 @@ async def test_a_complete_call_is_left_alone_unless_it_is_reprocessed(room: Room
         await room.ledger.status("CA1", "complete")
         await room.idle(processor)
     assert len(room.api.of(RESPONSES)) == 1
-    room.api.answer = lambda _: {"summary": "Anew."}
-    processor.reprocess("CA1")
-    await room.ledger.until(lambda: len(room.ledger.saved) == 2)
-    record = room.ledger.record("CA1")
-    assert record.data is not None
-    assert record.data["summary"] == "Anew."
-    assert record.extraction is not None
-    assert record.extraction["attempts"] == 1
 
 
 async def test_a_call_is_processed_once_however_often_it_is_submitted(room: Room) -> None:
@@ -205,7 +209,7 @@ async def test_a_rate_limit_is_waited_for(room: Room) -> None:
     await room.ledger.status("CA1", "complete")
 
 
-async def test_a_call_is_given_up_a_day_after_its_end(room: Room) -> None:
+async def test_a_call_is_given_up_after_a_day_of_failures(room: Room) -> None:
     room.ledger.add("CA1")
     room.api.faults = faults.always(faults.OVERLOADED)
     processor = room.processor(workers=1)
@@ -218,7 +222,7 @@ async def test_a_call_is_given_up_a_day_after_its_end(room: Room) -> None:
         if not processor.health().retrying:
             break
         room.advance(1800.0)
-    assert room.now >= ENDED_AT + DAY
+    assert room.now >= ENDED_AT + 5 + DAY
     assert room.ledger.extraction("CA1")["status"] == "given_up"
     assert room.ledger.extraction("CA1")["attempts"] == attempts == len(room.api.requests)
     assert 45 < attempts < 60
@@ -228,8 +232,7 @@ async def test_a_call_is_given_up_a_day_after_its_end(room: Room) -> None:
     await room.idle(processor)
     assert len(room.api.requests) == attempts
     room.api.faults = faults.none
-    processor.reprocess("CA1")
-    await room.ledger.status("CA1", "complete")
+    assert (await asyncio.to_thread(processor.once, "CA1")).status == "complete"
 
 
 async def test_after_a_restart_the_attempts_go_on_where_they_were(room: Room) -> None:
@@ -319,6 +322,153 @@ async def test_stopped_calls_wait_for_as_long_as_it_takes(room: Room) -> None:
     await room.ledger.status("CA1", "complete")
 
 
+async def test_the_first_failure_after_a_long_stop_is_not_the_last(room: Room) -> None:
+    """A wrong key over a long week-end, then a rate limit: the day to try again in begins only now."""
+    for sid in ("CA1", "CA2"):
+        room.ledger.add(sid)
+    room.api.faults = faults.always(faults.INVALID_KEY)
+    processor = room.processor(workers=1)
+    for sid in ("CA1", "CA2"):
+        processor.submit(sid)
+        await room.ledger.status(sid, "stopped")
+    await room.idle(processor)
+    for probe in range(2, 12):
+        room.advance(DAY / 2)
+        await room.api.wait_requests(probe, answered=True)
+        await room.idle(processor)
+    room.api.faults = faults.numbered({12: faults.rate_limited(1)})
+    room.advance(PROBE_SECONDS)
+    await room.ledger.status("CA1", "complete", "retrying")
+    await room.ledger.status("CA2", "complete", "retrying")
+    await room.idle(processor)
+    (retried,) = [sid for sid in ("CA1", "CA2") if room.ledger._status(sid) == "retrying"]
+    room.advance(4.9)
+    await room.idle(processor)
+    assert len(room.api.requests) == 13
+    room.advance(0.1)
+    await room.ledger.status(retried, "complete")
+
+
+async def test_the_first_failure_after_the_daemon_was_down_for_long_is_not_the_last(room: Room) -> None:
+    room.ledger.add("CA1")
+    room.now += 25 * 3600
+    room.api.faults = faults.numbered({0: faults.SERVER_ERROR})
+    processor = room.processor()
+    processor.submit("CA1")
+    await room.ledger.status("CA1", *FINAL, "retrying")
+    assert room.ledger.extraction("CA1")["status"] == "retrying"
+    await room.idle(processor)
+    room.advance(5.0)
+    await room.ledger.status("CA1", "complete")
+
+
+async def test_a_client_that_cannot_be_built_stops_all_and_a_probe_resumes_them(
+    room: Room, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for sid in ("CA1", "CA2"):
+        room.ledger.add(sid)
+    with monkeypatch.context() as environment:
+        environment.setenv("SSL_CERT_FILE", "/nowhere/ca.pem")
+        processor = room.processor(workers=1)
+        for sid in ("CA1", "CA2"):
+            processor.submit(sid)
+            await room.ledger.status(sid, "stopped")
+        await room.idle(processor)
+    extraction = room.ledger.extraction("CA1")
+    assert extraction["method"] == "rules"
+    assert extraction["error"].startswith("extraction: the client can't be built: ")
+    assert processor.health().reason == extraction["error"]
+    assert processor.health().stopped == 2
+    room.advance(PROBE_SECONDS)
+    for sid in ("CA1", "CA2"):
+        await room.ledger.status(sid, "complete")
+
+
+async def test_audio_that_cannot_be_read_for_a_while_is_not_lost(room: Room) -> None:
+    room.ledger.add("CA1", [*TURNS, UNHEARD])
+    broken = [True]
+
+    def audio(*_: Any) -> bytes:
+        if broken[0]:
+            raise OSError(24, "Too many open files")
+        return SPEECH
+
+    processor = room.processor(calls=replace(room.ledger.calls, audio=audio))
+    processor.submit("CA1")
+    await room.ledger.status("CA1", *FINAL, "retrying")
+    extraction = room.ledger.extraction("CA1")
+    assert (extraction["status"], extraction["method"]) == ("retrying", "model")
+    assert extraction["error"] == "transcription: the audio can't be read: Too many open files"
+    assert processor.health().reason is None
+    await room.idle(processor)
+    broken[0] = False
+    room.advance(5.0)
+    await room.ledger.status("CA1", "complete")
+    assert room.ledger.record("CA1").turns[2].text == "Au revoir."
+
+
+async def test_when_the_api_hangs_rules_help_out_within_seconds(room: Room) -> None:
+    """All workers are held by the first calls, which are without data as long as the others."""
+    sids = [f"CA{number}" for number in range(40)]
+    for sid in sids:
+        room.ledger.add(sid)
+    room.api.faults = faults.always(faults.SILENT)
+    processor = room.processor(workers=4, timeout=2.0)
+    for sid in sids:
+        processor.submit(sid)
+    await room.api.wait_requests(4)
+    assert room.ledger.saved == []
+    room.advance(BARE_SECONDS)
+    await room.ledger.until(lambda: len(room.ledger.saved) >= 40)
+    for sid in sids:  # no request has failed yet
+        record = room.ledger.record(sid)
+        assert record.data is not None
+        assert record.data["summary"] == "rules"
+        assert record.extraction is not None
+        assert (record.extraction["status"], record.extraction["method"]) == ("waiting", "rules")
+    assert processor.health().running == 4
+    room.api.faults = faults.none
+    for sid in sids[4:]:
+        await room.ledger.status(sid, "complete")
+
+
+async def test_the_thread_of_the_rules_learns_of_each_call(room: Room) -> None:
+    """Time passes while the only worker takes the call, and nothing but `submit` wakes anybody."""
+    times: list[float] = []
+
+    def clock() -> float:
+        return times.pop(0) if len(times) > 1 else times[0] if times else ENDED_AT
+
+    for sid in ("CA0", "CA1"):
+        room.ledger.add(sid)
+    processor = room.processor(workers=1, timeout=1.0, clock=clock)
+    processor.submit("CA0")
+    await room.ledger.status("CA0", "complete")
+    await room.idle(processor)
+    room.api.faults = faults.always(faults.SILENT)
+    times += [ENDED_AT, ENDED_AT + BARE_SECONDS]
+    processor.submit("CA1")
+    await room.ledger.status("CA1", "waiting")
+
+
+async def test_a_call_with_a_result_needs_no_help(room: Room) -> None:
+    room.ledger.add("CA1")
+    room.ledger.add("CA2")
+    room.api.faults = faults.always(faults.SERVER_ERROR)
+    first = room.processor()
+    first.submit("CA1")
+    await room.ledger.status("CA1", "retrying")
+    assert await asyncio.to_thread(first.close)
+    room.api.faults = faults.always(faults.SILENT)
+    second = room.processor(timeout=1.0)
+    second.submit("CA1")  # has what rules found, from an earlier process
+    second.submit("CA2")
+    await room.api.wait_requests(3)
+    room.advance(BARE_SECONDS)
+    await room.ledger.status("CA2", "waiting")
+    assert len(room.ledger.of("CA1", "extracted")) == 1
+
+
 async def test_an_unknown_speech_model_stops_transcription_only(room: Room) -> None:
     for sid in ("CA1", "CA2"):
         room.ledger.add(sid, [*TURNS, UNHEARD])
@@ -353,24 +503,6 @@ async def test_when_only_transcription_fails_the_call_is_retried_with_the_models
     assert len(room.api.of(RESPONSES)) == 2
 
 
-async def test_a_failed_reprocessing_leaves_the_models_data(room: Room) -> None:
-    room.ledger.add("CA1")
-    processor = room.processor()
-    processor.submit("CA1")
-    await room.ledger.status("CA1", "complete")
-    data = room.ledger.record("CA1").data
-    room.api.faults = faults.always(faults.SERVER_ERROR)
-    room.now += 30 * DAY
-    processor.reprocess("CA1")
-    await room.ledger.status("CA1", "retrying")
-    assert room.ledger.record("CA1").data == data
-    assert room.ledger.extraction("CA1")["method"] == "model"
-    room.api.faults = faults.none
-    await room.idle(processor)
-    room.advance(5.0)
-    await room.ledger.status("CA1", "complete")
-
-
 async def test_without_a_key_rules_are_final_and_the_record_says_so(room: Room) -> None:
     room.ledger.add("CA1", [*TURNS, UNHEARD])
     room.processor(key=False).submit("CA1")
@@ -402,6 +534,41 @@ async def test_a_journal_that_takes_nothing_is_waited_for(room: Room, kinds: set
     assert data["customer"]["last_name"] == "Dupont"
 
 
+async def test_a_journal_that_takes_nothing_for_days_is_waited_for(room: Room) -> None:
+    room.ledger.add("CA1")
+    room.ledger.refuses = {"extracted"}
+    processor = room.processor()
+    processor.submit("CA1")
+    for _ in range(6):
+        await room.idle(processor)
+        assert processor.health().retrying == 1
+        room.advance(DAY / 2)
+    await room.idle(processor)
+    room.ledger.refuses = set()
+    room.advance(1800.0)
+    await room.ledger.status("CA1", "complete")
+
+
+async def test_a_call_that_cannot_be_processed_is_given_up_visibly(room: Room) -> None:
+    room.ledger.add("CA1", [*TURNS, UNHEARD])
+
+    def audio(*_: Any) -> bytes:
+        raise ValueError("a bug")
+
+    processor = room.processor(calls=replace(room.ledger.calls, audio=audio))
+    processor.submit("CA1")
+    await room.idle(processor)
+    assert room.ledger._status("CA1") is None
+    room.advance(DAY)
+    await room.ledger.status("CA1", "given_up")
+    record, extraction = room.ledger.record("CA1"), room.ledger.extraction("CA1")
+    assert record.data is not None
+    assert record.data["summary"] == "rules"
+    assert (extraction["method"], extraction["error"]) == ("rules", "processing: ValueError")
+    await room.idle(processor)
+    assert (processor.health().given_up, len(processor._backlog)) == (1, 0)
+
+
 async def test_a_store_that_fails_under_one_call_ends_no_worker(room: Room) -> None:
     room.ledger.add("CA1")
     room.ledger.add("CA2")
@@ -412,16 +579,7 @@ async def test_a_store_that_fails_under_one_call_ends_no_worker(room: Room) -> N
             raise RuntimeError("damaged")
         return room.ledger.load(sid)
 
-    processor = TranscriptionProcessor(
-        replace(room.ledger.calls, load=load),
-        Profile(DEFAULT_SCHEMA),
-        rest_of(room.api),
-        workers=1,
-        clock=lambda: room.now,
-        chance=lambda: 0.0,
-    )
-    room.made.append(processor)
-    processor.start()
+    processor = room.processor(calls=replace(room.ledger.calls, load=load), workers=1)
     processor.submit("CA1")
     processor.submit("CA2")
     await room.ledger.status("CA2", "complete")
@@ -479,3 +637,123 @@ async def test_fifty_calls_with_slow_answers_leave_the_loop_free(room: Room) -> 
     assert worst < 0.5
     assert time.monotonic() - began < 5  # one after the other they would take 7.5 s
     assert len(room.api.requests) == 50
+
+
+# A single attempt
+
+
+async def once(room: Room, sid: str = "CA1", **options: Any) -> Outcome:
+    return await asyncio.to_thread(room.processor(start=False, **options).once, sid)
+
+
+async def completed(room: Room, turns: list[dict[str, Any]] = TURNS) -> CallRecord:
+    room.ledger.add("CA1", turns)
+    assert await once(room) == Outcome("CA1", "complete")
+    return room.ledger.record("CA1")
+
+
+async def test_a_single_attempt_extracts_anew(room: Room) -> None:
+    await completed(room, [*TURNS, UNHEARD])
+    room.api.answer = lambda _: {"summary": "Anew."}
+    room.now += 30 * DAY
+    outcome = await once(room)
+    assert (outcome, outcome.ok) == (Outcome("CA1", "complete"), True)
+    record, extraction = room.ledger.record("CA1"), room.ledger.extraction("CA1")
+    assert record.data is not None
+    assert record.data["summary"] == "Anew."
+    assert (extraction["attempts"], extraction["at"][:10]) == (1, "2026-12-24")
+    assert record.turns[2].text == "Au revoir."
+    assert room.ledger.saved == ["CA1", "CA1"]
+
+
+@pytest.mark.parametrize(
+    "fault", [faults.SERVER_ERROR, faults.REFUSAL, faults.INVALID_KEY], ids=lambda f: f.name
+)
+async def test_a_single_attempt_that_fails_leaves_data_and_status(room: Room, fault: faults.Fault) -> None:
+    before = await completed(room)
+    room.api.faults = faults.always(fault)
+    outcome = await once(room)
+    assert (outcome.ok, outcome.status) == (False, "complete")
+    assert outcome.error is not None
+    assert outcome.error.startswith("extraction: ")
+    after = room.ledger.record("CA1")
+    assert (after.data, after.extraction) == (before.data, before.extraction)
+    assert len(room.api.requests) == 2
+
+
+async def test_a_single_attempt_keeps_the_turns_it_transcribed_before_it_failed(room: Room) -> None:
+    room.ledger.add("CA1", [*TURNS, UNHEARD])
+    room.api.faults = faults.always(faults.SERVER_ERROR, path=RESPONSES)
+    outcome = await once(room)
+    assert (outcome.status, outcome.ok) == ("waiting", False)
+    assert room.ledger.record("CA1").turns[2].text == "Au revoir."
+    assert (room.ledger.of("CA1", "extracted"), room.ledger.saved) == ([], ["CA1"])
+
+
+async def test_single_attempts_stop_asking_when_the_key_is_wrong(room: Room) -> None:
+    sids = [f"CA{number}" for number in range(5)]
+    for sid in sids:
+        room.ledger.add(sid)
+    room.api.faults = faults.always(faults.INVALID_KEY)
+    processor = room.processor(start=False)
+    outcomes = [await asyncio.to_thread(processor.once, sid) for sid in sids]
+    assert {(outcome.status, outcome.error) for outcome in outcomes} == {("waiting", outcomes[0].error)}
+    assert len(room.api.requests) == 1
+    room.api.faults = faults.none
+    room.advance(PROBE_SECONDS)
+    assert (await asyncio.to_thread(processor.once, "CA4")).ok
+    assert (await asyncio.to_thread(processor.once, "CA3")).ok
+
+
+async def test_single_attempts_may_be_made_side_by_side(room: Room) -> None:
+    sids = [f"CA{number}" for number in range(8)]
+    for sid in sids:
+        room.ledger.add(sid)
+    processor = room.processor(start=False)
+    outcomes = await asyncio.gather(*(asyncio.to_thread(processor.once, sid) for sid in sids))
+    assert outcomes == [Outcome(sid, "complete") for sid in sids]
+
+
+async def test_a_single_attempt_finds_that_nobody_said_anything(room: Room) -> None:
+    room.ledger.add("CA1", TURNS[:1])
+    assert await once(room) == Outcome("CA1", "nothing_said")
+
+
+@pytest.mark.parametrize("sid", ["unknown", "live"])
+async def test_a_single_attempt_needs_an_ended_call(room: Room, sid: str) -> None:
+    room.ledger.add("live", ended_at=None)
+    assert await once(room, sid) == Outcome(sid, None, NO_CALL)
+
+
+async def test_without_a_key_a_single_attempt_goes_by_rules_and_leaves_the_models_data(room: Room) -> None:
+    room.ledger.add("CA1")
+    assert await once(room, key=False) == Outcome("CA1", "complete")
+    extraction = room.ledger.extraction("CA1")
+    assert (extraction["method"], extraction["error"]) == ("rules", NO_KEY)
+    assert (await once(room)).ok
+    assert await once(room, key=False) == Outcome("CA1", "complete", NO_KEY)
+    assert room.ledger.extraction("CA1")["method"] == "model"
+    assert await once(room, key=False, schema=OWN) == Outcome("CA1", "complete", NO_KEY)
+
+
+async def test_a_single_attempt_tells_that_the_journal_took_nothing(room: Room) -> None:
+    room.ledger.add("CA1")
+    room.ledger.refuses = {"extracted"}
+    assert await once(room) == Outcome("CA1", "waiting", JOURNAL_FULL)
+
+
+async def test_a_single_attempt_passes_on_what_the_store_raises(room: Room) -> None:
+    def load(_: str) -> CallRecord | None:
+        raise OSError(5, "Input/output error")
+
+    with pytest.raises(OSError, match="Input/output"):
+        await once(room, calls=replace(room.ledger.calls, load=load))
+
+
+async def test_after_the_end_a_single_attempt_changes_nothing(room: Room) -> None:
+    room.ledger.add("CA1")
+    processor = room.processor(start=False)
+    processor.close()
+    outcome = await asyncio.to_thread(processor.once, "CA1")
+    assert (outcome.status, outcome.ok) == ("waiting", False)
+    assert room.ledger.saved == []

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -374,14 +373,16 @@ def _usage(usage: Mapping[str, Any]) -> Check:
 
 
 def _saved(events: Sequence[Event]) -> Check:
-    """One state after the other was saved, and none anew after a later one."""
+    """One writing for each state that was to be saved."""
     seen = []
     for event in events:
         if event.kind == "call_saved":
             record = fold(each for each in events if each.seq <= event.data["seq"])
             seen.append(str((record.extraction or {}).get("status")))
-    states = [state for state, _ in itertools.groupby(seen)]
-    return Check("saved", states == ["waiting", "complete"], _states(seen), "waiting, then complete")
+    expected = ["waiting", "complete"]
+    # Once more, with what rules have found, where the model takes its time.
+    right = seen in (expected, ["waiting", *expected])
+    return Check("saved", right, _states(seen), _states(expected))
 
 
 def _states(states: Sequence[str]) -> str:

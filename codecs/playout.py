@@ -36,7 +36,7 @@ from handlehome.codecs.payload import decode, encode
 from handlehome.codecs.played import Played, PlayedLog
 from handlehome.codecs.prebuffer import Prebuffer
 
-__all__ = ["BYTES_PER_SECOND", "PLAYED_BEHIND", "SLICE_BYTES", "Heard", "Line", "Played", "Playout"]
+__all__ = ["BYTES_PER_SECOND", "SLICE_BYTES", "Heard", "Line", "Played", "Playout"]
 
 SLICE_BYTES: Final = 480
 """60 ms: a multiple of 3, so that its base64 text carries no padding."""
@@ -50,8 +50,6 @@ CLEARED_SECONDS: Final = 0.1
 """With so much audio (and no less than `reach`) between the ear and a mark, `clear` caused its echo."""
 LOST_SECONDS: Final = 10.0
 """How overdue a mark is when it is given up."""
-PLAYED_BEHIND: Final = 1.0
-"""How far the reader of `Playout.played` stays behind: longer than a delta's audio and a mark's way back."""
 
 
 class Line(Protocol):
@@ -405,8 +403,8 @@ class Playout:
         In order and without overlap; a gap in the playing is a gap in `at`, and a position that was cleared
         is never told. What was told isn't corrected, and nothing that is told later begins before `until`.
         So `until` has to stay so far behind now that the marks of what was played until then have come back:
-        `PLAYED_BEHIND` seconds. Closer than that, the clock has to do. At a line's end: `stop`, then ask for
-        everything, with infinity.
+        longer than a delta's audio and a mark's way back. Closer than that, the clock has to do. At a line's
+        end: `stop`, then ask for everything, with infinity.
 
         Raises:
             RuntimeError: not made with `recorded`.

@@ -6,14 +6,15 @@
 Mu-law at 8 kHz (see `wav`): exactly what was on the line, half of PCM's size, and browsers play it. A
 position in a file is the call's time in samples. Directories have mode 0700, files 0600: these are voices.
 
-A file is whole after each `write`: first the samples are written, then the header that counts them. What the
-kernel has been handed survives the death of this process, so nothing is synced; a power cut may take the last
-seconds, which `repair` then finds missing. It mends files whose header and size disagree.
+A file's size says how many samples are in it; its header is behind by a second at most until it is closed.
+What the kernel has been handed survives the death of this process, so nothing is synced; a power cut may take
+the last seconds. `repair` mends files whose header and size disagree.
 """
 
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
@@ -47,7 +48,7 @@ class AudioFile:
         OSError: it can't be opened or written.
     """
 
-    __slots__ = ("_channels", "_fd", "samples")
+    __slots__ = ("_channels", "_counted", "_fd", "samples")
 
     def __init__(self, path: Path, channels: int) -> None:
         path.parent.mkdir(mode=0o700, exist_ok=True)
@@ -65,25 +66,28 @@ class AudioFile:
         """Puts pieces (each with its channel) where they belong; silence fills the file up to there.
 
         Raises:
-            OSError: not everything could be written; what stood in the file before is still there.
+            OSError: not everything could be written; what stood in the file before is still there, and the
+            file is whole.
         """
         todo = [(channel, clipped) for channel, piece in pieces if (clipped := _clipped(piece)).audio]
         if not todo:
             return
-        base = min(piece.at for _, piece in todo)
-        end = max(piece.at + len(piece.audio) for _, piece in todo)
+        base = min([piece.at for _, piece in todo])
+        end = max([piece.at + len(piece.audio) for _, piece in todo])
         if end - base > SPAN_SAMPLES and len(todo) > 1:
             for each in todo:
                 self.write([each])
             return
         self._fill(base)
-        # RIFF: chunks have an even size.
-        end += end % 2 if end > self.samples else 0
-        there = os.pread(self._fd, (end - base) * self._channels, self._offset(base))
+        if len(todo) == self._channels == 1:
+            self._write(base, todo[0][1].audio)
+            return
+        there = b""
+        if base < self.samples:
+            there = os.pread(self._fd, (end - base) * self._channels, self._offset(base))
         line = bytearray(there + wav.SILENCE * ((end - base) * self._channels - len(there)))
-        for channel in range(self._channels):
-            mine = [piece for number, piece in todo if number == channel]
-            mix(line, base, self._channels, channel, mine)
+        for channel, piece in todo:
+            mix(line, base, self._channels, channel, [piece])
         self._write(base, line)
 
     def extend(self, samples: int) -> None:
@@ -92,13 +96,24 @@ class AudioFile:
         Raises:
             OSError: it could not be written.
         """
-        self._fill(min(samples + samples % 2, LIMIT_SAMPLES))
+        self._fill(min(samples, LIMIT_SAMPLES))
 
     def close(self) -> None:
-        """Releases the file; the second time nothing happens."""
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
+        """Completes the header and releases the file; the second time nothing happens.
+
+        Raises:
+            OSError: the header could not be written; `repair` will do it. The file is released all the same.
+        """
+        if self._fd < 0:
+            return
+        try:
+            # RIFF: chunks have an even size.
+            self._fill(self.samples + self.samples * self._channels % 2)
+            if self._counted != self.samples:
+                self._write_header()
+        finally:
+            fd, self._fd = self._fd, -1
+            os.close(fd)
 
     def _offset(self, at: int) -> int:
         return wav.HEADER_BYTES + at * self._channels
@@ -109,14 +124,23 @@ class AudioFile:
             self._write(self.samples, wav.SILENCE * (count * self._channels))
 
     def _write(self, at: int, line: bytes | bytearray) -> None:
-        _write_all(self._fd, line, self._offset(at))
+        try:
+            _write_all(self._fd, line, self._offset(at))
+        except OSError:
+            # What was written of it is not counted, and a reader would take it for the next chunk.
+            with contextlib.suppress(OSError):
+                os.ftruncate(self._fd, self._offset(self.samples))
+                self._write_header()  # in place: that takes no room
+            raise
         end = at + len(line) // self._channels
         if end > self.samples:
             self.samples = end
-            self._write_header()
+            if end - self._counted >= SAMPLES_PER_SECOND:
+                self._write_header()
 
     def _write_header(self) -> None:
         _write_all(self._fd, wav.header(self.samples, self._channels), 0)
+        self._counted = self.samples
 
 
 class AudioFiles:
@@ -205,10 +229,14 @@ class AudioFiles:
     def repair(self) -> int:
         """Mends the files that a process left unfinished; to be called while nothing is written.
 
+        A header that is all zeros (a power cut: the size was kept, that block was not) is written anew. Files
+        that hold nothing behind their header are removed; what is none of ours is left alone.
+
         Returns:
             How many there were.
         """
-        return sum(_repair(path) for folder in (self.recordings, self.spool) for path in _wavs(folder))
+        both = sum(_repair(path, 2) for path in _wavs(self.recordings))
+        return both + sum(_repair(path, 1) for path in _wavs(self.spool))
 
 
 def _name(call_sid: str) -> str:
@@ -219,6 +247,8 @@ def _name(call_sid: str) -> str:
 
 def _clipped(piece: Piece) -> Piece:
     at, audio = piece
+    if at >= 0 and at + len(audio) <= LIMIT_SAMPLES:
+        return piece
     if at < 0:
         at, audio = 0, audio[-at:]
     return Piece(at, audio[: max(LIMIT_SAMPLES - at, 0)])
@@ -236,9 +266,11 @@ def _left(path: Path, start_ms: int, end_ms: int) -> bytes:
     """A part of a file's first channel; the file may be in the middle of being written."""
     with path.open("rb", buffering=0) as file:
         channels = (file.read(_CHANNELS_AT + 1)[_CHANNELS_AT:] or b"\1")[0] or 1
+        there = max(os.fstat(file.fileno()).st_size - wav.HEADER_BYTES, 0) // channels
         start = max(start_ms, 0) * SAMPLES_PER_MS
+        end = min(end_ms * SAMPLES_PER_MS, there)
         file.seek(wav.HEADER_BYTES + start * channels)
-        samples = file.read(max(end_ms * SAMPLES_PER_MS - start, 0) * channels)
+        samples = file.read(max(end - start, 0) * channels)
     return samples[: len(samples) // channels * channels : channels]
 
 
@@ -252,33 +284,47 @@ def _delete(paths: Iterable[Path]) -> list[Path]:
 
 
 def _expire(folder: Path, before: float) -> int:
-    return len(_delete(path for path in _wavs(folder) if path.stat().st_mtime < before))
+    return len(_delete(path for path in _wavs(folder) if _written(path) < before))
+
+
+def _written(path: Path) -> float:
+    """When a file was written last; infinite for one that is gone."""
+    try:
+        return path.stat().st_mtime
+    except FileNotFoundError:
+        return math.inf
 
 
 def _wavs(folder: Path) -> Iterator[Path]:
     return iter(sorted(folder.glob("*.wav"))) if folder.is_dir() else iter(())
 
 
-def _repair(path: Path) -> bool:
-    """Makes a file's header and its size agree; False: they do, or it is none of ours."""
+def _repair(path: Path, channels: int) -> bool:
+    """Makes a file's header and its size agree; False: they do, or it is none of ours.
+
+    Args:
+        path: the file.
+        channels: that the folder's files have; a header that says something else is believed.
+    """
     log = call_logger(path.stem)
     try:
         with path.open("r+b", buffering=0) as file:
             size = os.fstat(file.fileno()).st_size
             head = file.read(wav.HEADER_BYTES)
-            channels = head[_CHANNELS_AT] if len(head) == wav.HEADER_BYTES else 0
-            samples = 0 if not channels else (size - wav.HEADER_BYTES) // channels
-            # A pad byte that was not written yet belongs to a sample.
-            samples -= samples * channels % 2
-            whole = wav.header(samples, channels or 1)
-            if head == whole and size == len(whole) + samples * channels:
-                return False
-            if channels and (head[8:46], head[50:54]) != (whole[8:46], whole[50:54]):
-                return False
-            if not channels:
+            if size < wav.HEADER_BYTES or (size == wav.HEADER_BYTES and not any(head)):
                 path.unlink()
                 log.warning("Removed {}: it held no audio", path.name)
                 return True
+            if any(head):
+                channels = head[_CHANNELS_AT]
+            samples = (size - wav.HEADER_BYTES) // channels if channels else 0
+            # A pad byte that was not written yet belongs to a sample.
+            samples -= samples * channels % 2
+            whole = wav.header(samples, channels)
+            if head == whole and size == len(whole) + samples * channels:
+                return False
+            if any(head) and (head[8:46], head[50:54]) != (whole[8:46], whole[50:54]):
+                return False
             file.truncate(len(whole) + samples * channels)
             file.seek(0)
             file.write(whole)

@@ -21,6 +21,8 @@ from handlehome.relay.call.tape import BEHIND_SECONDS, REPORT_SECONDS
 BEGAN = 1000.0
 LEG = 1002.0
 FRAME = 160
+BATCH = 20
+"""Of the caller's frames, so many come to the track at once."""
 
 
 def block(number: int) -> bytes:
@@ -56,6 +58,7 @@ class MixedCall:
         self._blocks = 0
         self._speaking = 0
         self._armed = False
+        self._batch: list[tuple[float, int, int, bytes]] = []
         self._echo_at: float | None = None
         self._events: list[tuple[float, int, Callable[[], object]]] = []
         self._number = itertools.count()
@@ -139,7 +142,14 @@ class MixedCall:
 
     def _frame(self, number: int) -> None:
         self.playout.clock.frame(self.now, number * 20)
-        self.left += self.caller.put(self.now, number + 1, number * 20, block(number))
+        self._batch.append((self.now, number + 1, number * 20, block(number)))
+        if len(self._batch) == BATCH:
+            self._take_batch()
+
+    def _take_batch(self) -> None:
+        if self._batch:
+            self.left += self.caller.put_all(*zip(*self._batch, strict=True))
+            self._batch.clear()
 
     # ---- the relay
 
@@ -198,14 +208,16 @@ class MixedCall:
         self.playout.stop(self.now)
         for played in self.playout.played(math.inf):
             self.right += self.assistant.played(*played)
+        self._take_batch()
         self.left += self.caller.end()
 
     # ---- what came of it
 
     def caller_errors(self) -> NDArray[np.float64]:
         """By how many samples each of the caller's frames stands off its place."""
-        belongs = np.array([self.position(number * 0.020) for number in range(len(self.left))])
-        return np.array([piece.at for piece in self.left]) - belongs
+        codes = np.frombuffer(b"".join(piece.audio for piece in self.left), np.uint8)
+        stands = self.left[0].at + np.array([0, *(np.flatnonzero(np.diff(codes)) + 1)])
+        return stands - np.array([self.position(number * 0.020) for number in range(len(stands))])
 
     def assistant_errors(self) -> NDArray[np.float64]:
         """By how many samples each 20 ms that were wholly played stand off; infinite: they aren't there."""

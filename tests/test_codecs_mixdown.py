@@ -5,14 +5,17 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from handlehome.codecs.lineclock import LineClock
 from handlehome.codecs.mixdown import (
+    AHEAD_SAMPLES,
     HOLD_SECONDS,
+    JUMP_SAMPLES,
     SENT_BYTES,
     SLACK_SAMPLES,
+    WAIT_SAMPLES,
     AssistantTrack,
     CallerTrack,
     Piece,
@@ -83,10 +86,46 @@ def test_pieces_never_overlap_and_lose_no_more_than_they_must(
     at = 0.0
     for step, audio, joined in steps:
         at += len(audio) + step
+        ahead = (track.end or 0) - max(at, 0.0)
         pieces.append(track.place(max(at, 0.0), audio, joined=joined))
-        assert abs(len(pieces[-1].audio) - len(audio)) <= len(audio) // 16
+        assert len(pieces[-1].audio) <= len(audio) + len(audio) // 16
+        if ahead <= JUMP_SAMPLES:
+            assert len(pieces[-1].audio) >= len(audio) - len(audio) // 16
         assert track.end == pieces[-1].at + len(pieces[-1].audio)
     in_order(pieces)
+
+
+LOUD = bytes([0x10]) * FRAME
+QUIET = bytes([0xFE]) * FRAME
+
+
+def test_audio_that_belongs_far_ahead_goes_there_at_once() -> None:
+    track = Track()
+    track.place(0, LOUD, joined=False)
+    assert track.place(FRAME + 2400, LOUD, joined=True) == (FRAME + 2400, LOUD)
+
+
+def test_a_track_that_is_far_ahead_waits_in_the_next_pause() -> None:
+    """Speech before it is not touched."""
+    track = Track()
+    track.place(2400, LOUD, joined=False)
+    for number in range(1, 21):
+        assert track.place(number * FRAME, LOUD, joined=True) == (2400 + number * FRAME, LOUD)
+    end = 2400 + 21 * FRAME
+    for number in range(21, 26):
+        assert track.place(number * FRAME, QUIET, joined=True) == (end, b"")
+    assert track.place(26 * FRAME, LOUD, joined=True).at == end
+
+
+def test_without_a_pause_a_track_that_is_far_ahead_waits_all_the_same() -> None:
+    track = Track()
+    track.place(80_000, LOUD, joined=False)
+    kept = [track.place(number * FRAME, LOUD, joined=True).audio for number in range(1, 1200)]
+    unheard = [number for number, audio in enumerate(kept, 1) if not audio]
+    assert unheard[0] * FRAME == WAIT_SAMPLES + FRAME
+    assert unheard == list(range(unheard[0], unheard[-1] + 1))
+    assert track.end is not None
+    assert abs(track.end - 1200 * FRAME) <= SLACK_SAMPLES + 1
 
 
 @given(
@@ -246,6 +285,152 @@ def test_frames_that_change_places_are_put_in_order() -> None:
     assert [piece.at for piece in pieces] == [16_000 + index * FRAME for index in range(8)]
 
 
+@pytest.mark.parametrize("missing", ["late", "lost"])
+@pytest.mark.parametrize("stray", [11, 101])
+@pytest.mark.parametrize("by", [-3_600_000, -6000, 6000, 3_600_000])
+def test_one_wrong_timestamp_moves_nothing_away(missing: str, stray: int, by: int) -> None:
+    """Of a frame that waits for its predecessor: nothing is put before the leg, nor beyond the present."""
+    numbers = list(range(1, 251))
+    numbers.remove(stray - 1)
+    if missing == "late":
+        numbers.insert(numbers.index(stray) + 1, stray - 1)
+    track = CallerTrack(BEGAN)
+    pieces = []
+    newest = 0
+    for number in numbers:
+        newest = max(newest, number)
+        now = BEGAN + 2.0 + newest * 0.020
+        stamp = (number - 1) * 20 + (by if number == stray else 0)
+        for piece in track.put(now, number, stamp, frame(number)):
+            pieces.append(piece)
+            assert piece.at + len(piece.audio) <= (now - BEGAN) * 8000 + AHEAD_SAMPLES + 2 * FRAME
+    pieces += track.end()
+    in_order(pieces)
+    assert pieces[0] == (16_000, frame(1))
+    audio = line_of(pieces)
+    for number, off in ((1, 0), (stray - 5, 0), (250, 2 * SLACK_SAMPLES)):
+        assert abs(audio.index(number) - (16_000 + (number - 1) * FRAME)) <= off
+
+
+@pytest.mark.parametrize("size", [0, 80])
+@pytest.mark.parametrize("frames", [1, 10])
+def test_an_odd_last_frame_does_not_move_a_short_leg(size: int, frames: int) -> None:
+    """It is placed when all is known, together with those before."""
+    line = Line()
+    line.speak(frames)
+    now = BEGAN + 2.03 + (frames + 1) * 0.020
+    line.pieces += line.track.put(now, frames + 1, line.stamp, frame(0)[:size])
+    pieces = line.end()
+    assert [piece.at for piece in pieces[:frames]] == [round(at) for at in line.belongs]
+
+
+def test_an_empty_frame_at_the_beginning_has_no_size() -> None:
+    track = CallerTrack(BEGAN)
+    track.put(BEGAN + 2.0, 1, 0, b"")
+    track.put(BEGAN + 2.02, 2, 20, frame(1))
+    assert track.end() == [(16_000, frame(1))]
+
+
+# ---- the caller, in batches
+
+Sent = tuple[float, int, int, bytes]
+
+
+def joined(pieces: list[Piece]) -> list[Piece]:
+    """The same audio, pieces without a gap between them made one."""
+    out: list[Piece] = []
+    for piece in pieces:
+        if out and out[-1].at + len(out[-1].audio) == piece.at:
+            out[-1] = Piece(out[-1].at, out[-1].audio + piece.audio)
+        else:
+            out.append(piece)
+    return out
+
+
+def in_batches(sent: list[Sent], sizes: list[int]) -> list[Piece]:
+    track = CallerTrack(BEGAN)
+    pieces = []
+    rest = iter(sizes * len(sent))
+    while sent:
+        size = next(rest)
+        pieces += track.put_all(*zip(*sent[:size], strict=True))
+        sent = sent[size:]
+    return pieces + track.end()
+
+
+def one_by_one(sent: list[Sent]) -> list[Piece]:
+    track = CallerTrack(BEGAN)
+    pieces = [piece for each in sent for piece in track.put(*each)]
+    return pieces + track.end()
+
+
+ODD = ["lost", "twice", "late", "jump ahead", "jump back", "pause", "restart", "old"]
+ODD_SIZES = ["short", "long", "empty", "rounded"]
+
+
+@settings(max_examples=150)
+@given(st.data())
+def test_batches_come_to_the_same_as_frame_by_frame(data: st.DataObject) -> None:
+    """Bit for bit, whatever is odd about some of the frames."""
+    # Delays, or odd sizes that put the audio off its place: with both, corrections are spread differently.
+    delays = data.draw(st.booleans())
+    odd = data.draw(
+        st.lists(
+            st.tuples(st.integers(1, 40), st.sampled_from(ODD if delays else ODD + ODD_SIZES)), max_size=8
+        )
+    )
+    rng = random.Random(data.draw(st.integers(0, 1000)))
+    first = data.draw(st.sampled_from([1, 2, 65_500, 2**32 - 40]))
+    modulus = 65_536 if first < 65_536 else 2**32
+    sent: list[Sent] = []
+    number, stamp, now = first, 0, 0.0
+    for usual, kind in [*odd, (60, "")]:
+        for step in range(usual + 1):
+            size = FRAME
+            if step == usual:
+                if kind in ("lost", "late"):
+                    number += 1
+                    stamp += 20
+                    now += 0.020
+                now += 0.5 if kind == "pause" else 0.0
+                stamp += {"jump ahead": 60_000, "jump back": -7_000, "pause": 500, "rounded": 3}.get(kind, 0)
+                number += 10_000 if kind == "restart" else 0
+                size = {"short": 80, "long": 480, "empty": 0}.get(kind, FRAME)
+            now += 0.020
+            arrives = BEGAN + 2.00003 + now + (rng.uniform(0, 0.0039) if delays else 0.0)
+            audio = rng.randbytes(size)
+            sent.append((arrives, number % modulus, stamp, audio))
+            if step == usual and kind in ("twice", "late", "old"):
+                back = {"twice": 0, "late": 1, "old": 20}[kind]
+                sent.append((arrives, (number - back) % modulus, stamp - back * 20, frame(number)))
+            number += 1
+            stamp += size // 8
+    pieces = in_batches(sent, data.draw(st.lists(st.integers(1, 60), min_size=1, max_size=5)))
+    assert joined(pieces) == joined(one_by_one(sent))
+
+
+def usual_frames(count: int) -> list[Sent]:
+    return [(BEGAN + 2.0 + (n + 1) * 0.020, n + 1, n * 20, frame(n)) for n in range(count)]
+
+
+def test_a_batch_of_usual_frames_is_one_piece() -> None:
+    """Behind what was held back."""
+    pieces = in_batches(usual_frames(200), [20])
+    assert [len(piece.audio) // FRAME for piece in pieces] == [1] * 26 + [14] + [20] * 8
+    assert joined(pieces) == [Piece(16_000, b"".join(frame(n) for n in range(200)))]
+
+
+def test_a_batch_further_from_its_place_than_the_slack_is_levelled_out() -> None:
+    """The way from the line has become 30 ms shorter."""
+    sent = usual_frames(400)
+    sent[200:] = [(now - 0.030, number, stamp, audio) for now, number, stamp, audio in sent[200:]]
+    pieces = in_batches(sent, [20])
+    in_order(pieces)
+    end = pieces[-1].at + len(pieces[-1].audio)
+    assert abs(end - (16_000 + 400 * FRAME - 240)) <= SLACK_SAMPLES + 1
+    assert joined(one_by_one(sent)) == joined(pieces)
+
+
 def test_a_leg_without_a_frame_is_nothing() -> None:
     assert CallerTrack(BEGAN).end() == []
 
@@ -258,7 +443,7 @@ def test_what_was_played_is_found_among_what_was_sent() -> None:
     track.sent(0, b"a" * 480)
     track.sent(480, b"b" * 480)
     assert track.played(BEGAN + 1.0, 0, 160) == [(8000, b"a" * 160)]
-    assert track.played(BEGAN + 1.02, 160, 480) == [(8160, b"a" * 320), (8480, b"b" * 160)]
+    assert track.played(BEGAN + 1.02, 160, 480) == [(8160, b"a" * 320 + b"b" * 160)]
     assert track.played(BEGAN + 1.08, 640, 320) == [(8640, b"b" * 320)]
     assert track.lost_bytes == 0
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from handlehome.codecs.played import STRETCHES, TOLERANCE, Played, PlayedLog
-from handlehome.codecs.playout import PLAYED_BEHIND
+from handlehome.relay.call.tape import BEHIND_SECONDS
 from tests.playout_phone import FAR, NEAR, NO_DELAY, SECOND, Phone, numbered
 
 FOREVER = math.inf
@@ -148,7 +148,7 @@ Told = tuple[Played, float]
 
 
 def chat(
-    phone: Phone, seconds: float, *, behind: float = PLAYED_BEHIND, cuts: float = 0.5, **model: Any
+    phone: Phone, seconds: float, *, behind: float = BEHIND_SECONDS, cuts: float = 0.5, **model: Any
 ) -> list[Told]:
     """A conversation in which half of the answers are interrupted, read twice a second until its end."""
     told: list[Told] = []
@@ -230,7 +230,7 @@ def errors(phone: Phone, told: list[Told]) -> tuple[list[float], int, int]:
         pytest.param(NEAR, {}, 0.01, id="fast"),
         pytest.param(NEAR, {"pace": 1.5, "jitter": 0.15}, 0.01, id="late"),
         pytest.param(NEAR, {"pace": 0.8, "delta": (0.06, 0.3), "stall": 0.1}, 0.03, id="with gaps"),
-        pytest.param(NEAR, {"delta": (0.4, 1.0)}, 0.03, id="large deltas"),
+        pytest.param(NEAR, {"delta": (0.4, 1.0)}, 0.05, id="large deltas"),
         pytest.param(FAR, {}, 0.10, id="50-300 ms"),
         pytest.param(NO_DELAY, {}, 0.0, id="no delay"),
     ],
@@ -238,7 +238,7 @@ def errors(phone: Phone, told: list[Told]) -> tuple[list[float], int, int]:
 def test_what_was_played_when_is_told_within_20_ms(
     delay: tuple[float, float], model: dict[str, Any], most: float
 ) -> None:
-    """All but the share `most` of it, a second later; each interruption included."""
+    """All but the share `most` of it, when the recorder asks; each interruption included."""
     phone = Phone(delay=delay, recorded=True)
     phone.run(0.3)
     told = chat(phone, 240.0, **model)

@@ -1,7 +1,10 @@
-"""Audio files of calls: written at any place, whole after each write, repaired, read in part, deleted."""
+"""Audio files of calls: written at any place, whole when closed, repaired, read in part, deleted."""
 
+import errno
 import os
 import stat
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -45,7 +48,7 @@ pieces_of = st.lists(
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(pieces_of, max_size=6), st.integers(1, 2))
-def test_pieces_come_to_their_places_and_the_file_is_whole_each_time(
+def test_pieces_come_to_their_places_and_the_file_is_whole_when_closed(
     tmp_path: Path, writes: list[list[tuple[int, int, bytes]]], channels: int
 ) -> None:
     path = tmp_path / "recordings" / "x.wav"
@@ -71,7 +74,7 @@ def test_pieces_far_apart_take_no_more_memory_than_one(tmp_path: Path) -> None:
     file.write([(0, Piece(3 * SPAN_SAMPLES, b"abc")), (1, Piece(1, b"def"))])
     file.close()
     left, right = content(tmp_path / "a" / "x.wav")
-    assert left == b"\xff" * 3 * SPAN_SAMPLES + b"abc\xff"
+    assert left == b"\xff" * 3 * SPAN_SAMPLES + b"abc"
     assert right[:5] == b"\xffdef\xff"
 
 
@@ -93,6 +96,103 @@ def test_a_file_is_made_as_long_as_its_call(tmp_path: Path) -> None:
     file.close()
     file.close()
     assert content(path) == (b"abc" + b"\xff" * 7,)
+
+
+def test_the_header_follows_once_a_second_and_at_the_end(files: AudioFiles) -> None:
+    path = files.spool_path(CALL)
+    file = AudioFile(path, 1)
+    for tenth in range(25):
+        file.write([(0, Piece(tenth * 800, b"a" * 800))])
+        data = path.read_bytes()
+        assert len(data) == wav.HEADER_BYTES + (tenth + 1) * 800
+        assert data.startswith(wav.header((tenth + 1) // 10 * 8000, 1))
+        assert files.caller_audio(CALL, tenth * 100, 9e9) == b"a" * 800
+    file.close()
+    assert content(path) == (b"a" * 20_000,)
+
+
+def test_a_piece_of_odd_length_is_padded_at_the_end(files: AudioFiles) -> None:
+    """As RIFF wants it; in between the next piece follows without a gap."""
+    file = AudioFile(files.spool_path(CALL), 1)
+    file.write([(0, Piece(0, b"abc"))])
+    file.write([(0, Piece(3, b"de"))])
+    file.close()
+    assert content(files.spool_path(CALL)) == (b"abcde\xff",)
+
+
+def test_a_header_that_cannot_be_completed_is_left_to_repair(
+    files: AudioFiles, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = AudioFile(files.spool_path(CALL), 1)
+    file.write([(0, Piece(0, b"abcd"))])
+
+    def full(fd: int, data: bytes, offset: int) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "pwrite", full)
+        with pytest.raises(OSError, match="No space"):
+            file.close()
+    file.close()
+    assert files.repair() == 1
+    assert content(files.spool_path(CALL)) == (b"abcd",)
+
+
+FULL = """
+import resource, sys
+from pathlib import Path
+from handlehome.codecs import wav
+from handlehome.codecs.mixdown import Piece
+from handlehome.relay.audiofiles import AudioFile
+path, channels = Path(sys.argv[1]), int(sys.argv[2])
+file = AudioFile(path, channels)
+hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
+resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))
+for at in range(0, 100_000, 700):
+    try:
+        file.write([(0, Piece(at, b"a" * 700))])
+    except OSError:
+        break
+assert file.samples == at < 20_000
+assert wav.read(path.read_bytes()).channels[0] == b"a" * at
+resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
+file.write([(0, Piece(at + 700, b"b" * 700))])
+file.close()
+print(at)
+"""
+
+
+@pytest.mark.parametrize("channels", [1, 2])
+def test_on_a_full_disk_a_file_is_whole_and_goes_on_when_there_is_room(
+    files: AudioFiles, channels: int
+) -> None:
+    """The limit on a process's files ends a write halfway, as a full disk does."""
+    path = files.recording_path(CALL)
+    command = [sys.executable, "-c", FULL, str(path), str(channels)]
+    at = int(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
+    left, *right = content(path)
+    assert left == b"a" * at + b"\xff" * 700 + b"b" * 700
+    assert right == [b"\xff" * len(left)] * (channels - 1)
+
+
+def test_a_file_that_cannot_be_closed_is_not_closed_twice(
+    files: AudioFiles, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By then its number may be another file's."""
+    file = AudioFile(files.spool_path(CALL), 1)
+    closed = []
+
+    def fail(fd: int) -> None:
+        closed.append(fd)
+        raise OSError(errno.EIO, "Input/output error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "close", fail)
+        with pytest.raises(OSError, match="Input/output"):
+            file.close()
+        file.close()
+    os.close(closed[0])
+    assert len(closed) == 1
 
 
 def test_nobody_else_may_listen(tmp_path: Path) -> None:
@@ -178,6 +278,24 @@ def test_what_is_old_enough_is_deleted_kind_by_kind(files: AudioFiles) -> None:
     assert [path.name for path in files.recordings.iterdir()] == ["CA3.wav"]
 
 
+def test_a_file_that_is_deleted_meanwhile_stops_no_expiry(
+    files: AudioFiles, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for digit in "123":
+        path = files.spool_path("CA" + digit)
+        write(path, b"")
+        os.utime(path, (900, 900))
+    real = Path.stat
+
+    def discarded(self: Path, *, follow_symlinks: bool = True) -> os.stat_result:
+        if self.name == "CA2.wav":
+            self.unlink(missing_ok=True)
+        return real(self, follow_symlinks=follow_symlinks)
+
+    monkeypatch.setattr(Path, "stat", discarded)
+    assert files.expire_spools(925) == 2
+
+
 @pytest.mark.parametrize("name", ["", "../x", "a/b", "x.wav", "CA1\n", "CA 1", "é", "a" * 65])
 def test_only_a_sid_names_a_file(files: AudioFiles, name: str) -> None:
     for ask in (files.recording_path, files.spool_path, files.discard, files.delete):
@@ -228,6 +346,40 @@ def test_a_file_that_holds_no_audio_is_removed(files: AudioFiles, lines: list[st
     assert files.repair() == 1
     assert not path.exists()
     assert len(lines) == 1
+
+
+@pytest.mark.parametrize("kind", ["recording", "spool"])
+def test_a_header_that_a_power_cut_has_zeroed_costs_no_audio(
+    files: AudioFiles, lines: list[str], kind: str
+) -> None:
+    """How many channels there are says the folder."""
+    path, channels = (files.recording_path(CALL), 2) if kind == "recording" else (files.spool_path(CALL), 1)
+    data = write(path, *[b"abcd" * 30_000] * channels)
+    path.write_bytes(bytes(4096) + data[4096:])
+    assert files.repair() == 1
+    for samples in content(path):
+        assert len(samples) == 120_000
+        assert samples[4096:] == (b"abcd" * 30_000)[4096:]
+    assert files.repair() == 0
+    assert len(lines) == 1
+
+
+def test_zeros_and_nothing_else_are_no_recording(files: AudioFiles) -> None:
+    path = files.recording_path(CALL)
+    path.parent.mkdir()
+    path.write_bytes(bytes(wav.HEADER_BYTES))
+    assert files.repair() == 1
+    assert not path.exists()
+
+
+def test_a_file_whose_header_has_no_channels_is_left_alone(files: AudioFiles, lines: list[str]) -> None:
+    path = files.spool / "music.wav"
+    foreign = bytearray(write(path, b"a" * 8000))
+    foreign[22] = 0
+    path.write_bytes(foreign)
+    assert files.repair() == 0
+    assert path.read_bytes() == foreign
+    assert lines == []
 
 
 def test_files_of_others_are_left_alone(files: AudioFiles, lines: list[str]) -> None:

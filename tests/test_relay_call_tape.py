@@ -19,7 +19,7 @@ from handlehome.relay.call.leg import Leg
 from handlehome.relay.call.life import Event
 from handlehome.relay.call.tape import BEHIND_SECONDS, REPORT_SECONDS, Tape
 from handlehome.relay.phone.handler import StreamEnd
-from handlehome.relay.recording import Recorder, Recording
+from handlehome.relay.recording import CYCLE_SECONDS, Recorder, Recording
 from handlehome.relay.wheel import TimerWheel
 from tests.relay_call_doubles import House, audio, live, stream_sid
 from tests.virtual_time import VirtualClock, VirtualHandle
@@ -57,8 +57,9 @@ class Room:
         self.line = Log()
 
     @property
-    def inbox(self) -> list[tuple[str, tuple[Any, ...]]]:
-        return [(take.__name__, arguments) for take, arguments in self.recording._writer.inbox]
+    def sounds(self) -> list[object]:
+        """What waits of the assistant's; None: a leg begins or ends."""
+        return list(self.recording._writer.sounds)
 
 
 def test_everything_passes_and_audio_is_kept_by_its_position() -> None:
@@ -79,7 +80,7 @@ def test_everything_passes_and_audio_is_kept_by_its_position() -> None:
         ("media", b"YWJj"),
     ]
     kept = [(0, b"YWJj"), (3, b"YQ=="), (4, b"YWI="), (6, b"YWJj")]
-    assert room.inbox == [("leg_started", ()), *(("sent", each) for each in kept)]
+    assert room.sounds == [None, *kept]
 
 
 @given(st.lists(st.binary(min_size=1, max_size=40), max_size=20))
@@ -88,7 +89,7 @@ def test_positions_are_those_of_the_decoded_audio(pieces: list[bytes]) -> None:
     line = room.tape.over(room.line)
     for piece in pieces:
         line.media(base64.b64encode(piece))
-    starts = [arguments[0] for name, arguments in room.inbox if name == "sent"]
+    starts = [entry[0] for entry in room.sounds if isinstance(entry, tuple)]
     assert starts == [sum(map(len, pieces[:index])) for index in range(len(pieces))]
 
 
@@ -98,7 +99,8 @@ def test_where_only_the_caller_is_kept_nothing_else_is_touched() -> None:
     assert not room.tape.both
     room.tape.frame(room.clock.now, 1, 0, b"YWJj")
     room.tape.end()
-    assert [name for name, _ in room.inbox] == ["leg_started", "frame", "leg_ended"]
+    assert room.sounds == [None, None]
+    assert [payload for *_, payload in room.recording._writer.frames] == [b"", b"YWJj", b""]
 
 
 def test_what_was_played_is_asked_for_ten_times_a_second_and_at_the_end() -> None:
@@ -117,7 +119,11 @@ def test_what_was_played_is_asked_for_ten_times_a_second_and_at_the_end() -> Non
     room.tape.end()
     assert asked[-1] == math.inf
     assert room.wheel.pending == 0
-    assert [name for name, _ in room.inbox] == ["leg_started", "played", "played", "played", "leg_ended"]
+    assert [type(entry) for entry in room.sounds] == [type(None), list, list, list, type(None)]
+
+
+def test_what_was_heard_is_on_disk_within_a_second() -> None:
+    assert BEHIND_SECONDS + REPORT_SECONDS + CYCLE_SECONDS <= 1.0 + 1e-9
 
 
 # ---- on a leg
@@ -231,8 +237,9 @@ def test_all_legs_of_a_call_are_one_recording() -> None:
         house.clock.advance(5.0)
     call.happened(Event.STATUS_TERMINAL)
     (recording,) = recordings
-    done = [take.__name__ for take, _ in recording._writer.inbox]
-    assert done == [*(["leg_started", *["frame"] * 10, "leg_ended"] * 2), "call_ended"]
+    spoken = [bool(payload) for *_, payload in recording._writer.frames]
+    assert spoken == [*([False, *[True] * 10, False] * 2), False]
+    assert recording._writer.ended is not None
     assert house.kinds().count("recording") == 1
     assert house.record().recording == f"{call.call_sid}.wav"
 

@@ -14,8 +14,9 @@ REPORT_SECONDS = 0.1
 """How often the playout is asked what was played."""
 
 BEHIND_SECONDS = 0.8
-"""Up to how long ago: with `REPORT_SECONDS` and the recorder's cycle on top, what was heard is on disk within
-a second. A mark behind the longest usual delta (400 ms) is back by then, from a line 400 ms away or nearer.
+"""Up to how long ago. What was heard is on disk within a second: 0.8, and 0.1 until the next report
+(`REPORT_SECONDS`), and 0.1 until the thread comes round (`recording.CYCLE_SECONDS`). A mark behind the
+longest usual delta (400 ms) is back by then, from a line 400 ms away or nearer.
 """
 
 _PAD = ord("=")

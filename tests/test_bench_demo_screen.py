@@ -26,6 +26,12 @@ RECORD = CallRecord(
 )
 
 
+@pytest.fixture(autouse=True)
+def no_width(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where tests run in several processes, they are told the terminal's width."""
+    monkeypatch.delenv("COLUMNS", raising=False)
+
+
 class Terminal(io.StringIO):
     def isatty(self) -> bool:
         return True

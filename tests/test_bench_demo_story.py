@@ -3,9 +3,17 @@
 import io
 from typing import Any
 
+import pytest
+
 from handlehome.bench.demo_screen import Screen
 from handlehome.bench.demo_story import Aftermath, Story
 from handlehome.store.records import Event
+
+
+@pytest.fixture(autouse=True)
+def no_width(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where tests run in several processes, they are told the terminal's width."""
+    monkeypatch.delenv("COLUMNS", raising=False)
 
 
 def told(*events: Event) -> tuple[list[str], Story]:

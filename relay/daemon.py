@@ -47,9 +47,9 @@ from handlehome.store.journal import Journal, JournalHealth
 GC_THRESHOLDS = (50_000, 20, 100)
 """Frames make no garbage in circles; what calls leave behind is collected in larger portions."""
 
-SWITCH_SECONDS = 0.0005
-"""How long another thread may keep the GIL while the loop waits for it. Python's own 5 ms is a quarter of a
-frame, and where several threads work, the loop waits for one after the other."""
+SWITCH_SECONDS = 0.000_02
+"""How long another thread may keep the GIL while the loop waits for it. uvloop takes it anew for each
+callback: a thread that computes delays every one of a tick's frames by so much, and Python's 5 ms add up."""
 
 POOL_BYTES = 64 << 20
 """All audio that waits, of all calls."""

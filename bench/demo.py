@@ -381,8 +381,8 @@ def _show_folder(screen: Screen, folder: Path) -> None:
             ("A model to try with", f"{command} simulate-openai"),
             (
                 "The daemon",
-                "OPENAI_REALTIME_URL=ws://127.0.0.1:8090/v1/realtime OPENAI_BASE_URL=http://127.0.0.1:8091/v1 "
-                f"OPENAI_API_KEY=any {command} start",
+                "OPENAI_REALTIME_URL=ws://127.0.0.1:8090/v1/realtime "
+                f"OPENAI_BASE_URL=http://127.0.0.1:8091/v1 OPENAI_API_KEY=any {command} start",
             ),
             ("A call to it", f"{command} simulate-call"),
             ("A real number", "README.md: Twilio, OpenAI, tunnel and reverse proxy"),

@@ -25,7 +25,7 @@ demo: setup  ## one simulated call through the real daemon, shown live
 	@$(BIN)/handlehome demo
 
 test: setup  ## the tests (under five minutes)
-	@$(BIN)/python -m pytest -n 2 --dist loadfile
+	@$(BIN)/python -m pytest -n 3 --dist loadfile
 
 lint: setup  ## ruff and strict types
 	@$(BIN)/ruff check .

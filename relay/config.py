@@ -260,7 +260,7 @@ class Settings(BaseSettings):
         4,
         ge=1,
         le=64,
-        description="Calls whose transcripts are processed at once, each in a thread that competes with the audio",
+        description="Calls whose transcripts are processed at once, in threads that compete with the audio",
         json_schema_extra=_expected("a whole number from 1 to 64"),
     )
     prices_file: File | None = Field(

@@ -28,6 +28,7 @@ import statistics
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from math import inf
 from pathlib import Path
 
 import uvloop
@@ -79,7 +80,8 @@ def ratios(runs: Sequence[Run]) -> list[float]:
     """The daemon's CPU per frame over the baseline's, for each round."""
     daemon = [run.cpu_us for run in runs if run.relay == "daemon"]
     baseline = [run.cpu_us for run in runs if run.relay == "baseline"]
-    return [ours / theirs for ours, theirs in zip(daemon, baseline, strict=False)]
+    # The system counts CPU in ticks of 10 ms: too short a run may show none.
+    return [ours / theirs if theirs > 0 else inf for ours, theirs in zip(daemon, baseline, strict=False)]
 
 
 def table(runs: Sequence[Run]) -> list[str]:

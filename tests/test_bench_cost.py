@@ -98,7 +98,7 @@ def test_a_small_run_prints_a_table_and_writes_its_figures(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The targets may be missed: two calls leave the relays cold."""
-    status = cost.main(2, 0.3, 1, tmp_path / "cost.json")
+    status = cost.main(2, 1.0, 1, tmp_path / "cost.json")
     shown = capsys.readouterr().out
     assert "CPU per relayed frame" in shown
     written = json.loads((tmp_path / "cost.json").read_text())
